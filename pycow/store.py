@@ -1,0 +1,188 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The store: opens it, holds the collections, and makes changes atomic and durable."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+from collections.abc import Iterator
+from typing import Literal
+
+from pycow._native import NativeStore
+from pycow.catalog import Catalog
+from pycow.containers import Containers
+from pycow.errors import InvalidError, NotFoundError, OperationError
+from pycow.images import Images
+from pycow.layers import Layers
+from pycow.results import CheckReport, Stats
+from pycow.volumes import Volumes
+
+__all__ = ["Store", "open"]
+
+
+def open(
+    path: str | os.PathLike[str],
+    mode: Literal["rw", "r"] = "rw",
+    *,
+    create: bool = True,
+    commit_interval: float = 5.0,
+    node_cache_bytes: int = 0,
+    record_cache_bytes: int = 0,
+    lookup_entries: int = 0,
+) -> Store:
+    """Opens the store in the directory path.
+
+    mode "rw" needs the store for itself (LockedError when another process has it) and makes it when the directory is
+    missing or empty, unless create is false (NotFoundError then). mode "r" sees the last commit, beside a writer if
+    need be. commit_interval is in seconds; 0 leaves commits to commit(), transaction() and fsync(). The caches are
+    sized in bytes and entries; 0 means 64 MiB, 32 MiB and 65,536.
+
+    Raises also ExistsError or NotEmptyError for a directory that is not a store, FormatError for a store of an
+    unknown format, CorruptError for a damaged one.
+    """
+    if mode not in ("rw", "r"):
+        raise InvalidError(f"mode is 'rw' or 'r', not {mode!r}")
+    if not 0 <= commit_interval <= 4_000_000:
+        raise InvalidError("commit_interval is out of range")
+    native = NativeStore(
+        path,
+        readonly=mode == "r",
+        create=create and mode == "rw",
+        commit_interval_ms=round(commit_interval * 1000),
+        node_cache_bytes=node_cache_bytes,
+        record_cache_bytes=record_cache_bytes,
+        lookup_entries=lookup_entries,
+    )
+    return Store(native)
+
+
+class _ThreadState(threading.local):
+    """The open transaction of a thread."""
+
+    depth = 0
+    durable = False  # it ends with a commit
+    failed = False  # a part of it did
+
+
+class _Transaction:
+    """The context manager of Store.transaction; one written as a generator would cost more than a fork does."""
+
+    __slots__ = ("_durable", "_store")
+
+    def __init__(self, store: Store, durable: bool) -> None:
+        self._store = store
+        self._durable = durable
+
+    def __enter__(self) -> None:
+        state = self._store._thread_state
+        if state.depth:
+            state.durable = state.durable or self._durable
+        else:
+            self._store._native.begin()
+            state.durable, state.failed = self._durable, False
+        state.depth += 1
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        state = self._store._thread_state
+        state.depth -= 1
+        state.failed = state.failed or kind is not None
+        if state.depth:
+            return
+        if state.failed:
+            self._store._catalog.forget()
+            self._store._native.end(False)
+            if kind is None:
+                raise OperationError("a part of the transaction failed, so all of it was taken back")
+            return
+        self._store._native.end(True)
+        if state.durable:
+            self._store._native.commit()
+
+
+class Store:
+    """An open store; made by :func:`pycow.open`. A context manager: leaving it closes the store.
+
+    Changes are durable after commit(), after a durable transaction(), after the fsync of a file, or when the commit
+    interval has passed. A crash opens as exactly the last commit.
+    """
+
+    def __init__(self, native: NativeStore) -> None:
+        self._native = native
+        self._thread_state = _ThreadState()
+        self._catalog = Catalog(native.catalog, lambda: _Transaction(self, False))
+        self.images = Images(self)
+        self.layers = Layers(self)
+        self.containers = Containers(self)
+        self.volumes = Volumes(self)
+
+    def __repr__(self) -> str:
+        return f"<Store {self.path!r}{' closed' if self.closed else ''}>"
+
+    def __enter__(self) -> Store:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    @property
+    def path(self) -> str:
+        return self._native.path
+
+    @property
+    def readonly(self) -> bool:
+        return self._native.readonly
+
+    @property
+    def closed(self) -> bool:
+        return self._native.closed
+
+    def close(self) -> None:
+        """Commits and closes; may be called again. Everything that the store gave out is closed as well.
+
+        Raises what the last commit raised; the store is closed all the same.
+        """
+        self._native.close()
+
+    def commit(self) -> None:
+        """Makes everything done so far durable. Inside of a transaction: at its end."""
+        if self._thread_state.depth:
+            self._thread_state.durable = True
+        else:
+            self._native.commit()
+
+    def transaction(self, *, durable: bool = True) -> contextlib.AbstractContextManager[None]:
+        """What is done inside happens as a whole, in all trees and names, or not at all.
+
+        An exception takes back every change made since the start, and goes on. Otherwise the changes are kept; durable
+        says whether they are committed at once or with the next commit. Other threads that write wait meanwhile.
+        Inside of another transaction of the same thread it is a part of that one; when a part failed, the whole cannot
+        be kept (OperationError at its end).
+        """
+        return _Transaction(self, durable)
+
+    def check(self, verify_data: bool = True) -> CheckReport:
+        """Walks everything and compares it with what the store recorded; reads all data when verify_data.
+
+        The report is true when nothing was found.
+        """
+        numbers, problems = self._native.check(verify_data)
+        count = numbers.pop("errors")
+        if count > len(problems):
+            problems.append(f"{count - len(problems)} further problems")
+        problems.extend(self._check_names())
+        return CheckReport(ok=not problems, errors=tuple(problems), **numbers)
+
+    def _check_names(self) -> Iterator[str]:
+        """Documents whose trees are missing."""
+        for kind in ("layers", "containers", "snapshots", "volumes"):
+            for key, document in self._catalog.items(kind):
+                tree_id = document.get("tree")
+                try:
+                    self._native.open_tree(tree_id if isinstance(tree_id, int) else 0).close()
+                except NotFoundError:
+                    yield f"{kind.removesuffix('s')} {key} refers to tree {tree_id}, which does not exist"
+
+    def stats(self) -> Stats:
+        """Sizes, and counters since the store was opened."""
+        return Stats(**self._native.stats())
