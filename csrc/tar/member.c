@@ -121,13 +121,20 @@ static int take_records(struct cow_tar_member *member, struct cow_sparse *sparse
     return 0;
 }
 
+static bool only_slashes(const char *path, size_t path_bytes)
+{
+    while (path_bytes > 0 && path[path_bytes - 1] == '/') path_bytes--;
+    return path_bytes == 0;
+}
+
 /* Brings a path into the form "a/b" in place. name_max and path_max bound the result. */
 static int normalise(const struct cow_tar_member *member, char *path, size_t *path_bytes, size_t name_max,
                      size_t path_max, const char *what)
 {
     size_t bytes = *path_bytes, used = 0;
     if (bytes == 0) return cow_tar_refuse(member->path, member->path_bytes, "%s is empty", what);
-    if (path[0] == '/') return cow_tar_refuse(member->path, member->path_bytes, "%s is absolute", what);
+    if (path[0] == '/' && !only_slashes(path, bytes)) /* "/" alone is the tree's root, as umoci writes it */
+        return cow_tar_refuse(member->path, member->path_bytes, "%s is absolute", what);
     for (size_t at = 0; at < bytes;) {
         const char *slash = memchr(path + at, '/', bytes - at);
         size_t length = slash != NULL ? (size_t)(slash - path) - at : bytes - at;

@@ -202,11 +202,24 @@ static int init_locks(cow_store *store)
     return -rc;
 }
 
+/* A superblock that was read may not be durable yet: the last process can have died between writing and syncing it, and
+ * the host's cache still has it. What it released may be reused only when it is, so it is made so before anything else.
+ * Written again, because a sync that failed once says nothing. */
+static int settle_super(cow_store *store)
+{
+    uint8_t block[COW_BLOCK_BYTES];
+    cow_super_encode(&store->super, block);
+    struct cow_dev_file *meta = cow_space_meta_file(store->space);
+    int rc = cow_dev_write(meta, (store->super.generation % 2) * COW_BLOCK_BYTES, block, sizeof block);
+    return rc ? rc : cow_dev_sync(meta);
+}
+
 static int load(cow_store *store, const cow_options *options)
 {
     const struct cow_super *super = &store->super;
     struct cow_space_state state = space_state(super);
     int rc = cow_space_open(store->dev, &state, super->generation, options->record_cache_bytes, &store->space);
+    if (!rc && !store->readonly) rc = settle_super(store);
     if (rc) return rc;
     rc = cow_nodes_open(store->space, options->node_cache_bytes, super->generation + 1, &store->nodes);
     if (rc) return rc;

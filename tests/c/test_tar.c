@@ -222,7 +222,7 @@ static const struct whiteout_case whiteout_cases[] = {
     {"upwards inside", "f:d/../n", NULL},
     {"upwards at the end", "d:d/..", NULL},
     {"absolute", "f:/n", NULL},
-    {"absolute directory", "d:/", NULL},
+    {"absolute directory", "d:/n", NULL},
     {"without a name", "f:", NULL},
     {"the root as a file", "f:.", NULL},
     {"the root as a link", "l:./=f", NULL},

@@ -147,14 +147,14 @@ class StoreMachine(RuleBasedStateMachine):
         for path in [p for p in model if p == folder or p.startswith(folder + "/")]:
             del model[path]
 
-    @rule(index=which, source=names, target=names, folder=dirs)
-    def rename(self, index: int, source: str, target: str, folder: str) -> None:
+    @rule(index=which, source=names, name=names, folder=dirs)
+    def rename(self, index: int, source: str, name: str, folder: str) -> None:
         picked = self.pick(index)
         if not picked or picked[1].get("/" + source) is None or (folder != "/" and folder not in picked[1]):
             return
         fs, model = picked
-        (fs / source).replace(join(folder, target))
-        model[join(folder, target)] = model.pop("/" + source)
+        (fs / source).replace(join(folder, name))
+        model[join(folder, name)] = model.pop("/" + source)
 
     @precondition(lambda self: len(self.trees) < 6)
     @rule(index=which, sealed=st.booleans(), base=st.booleans())

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Layers against other readers and writers: Python's tarfile, and a model of the OCI rules, written a second time here in
+"""Layers against other readers and writers: Python's tarfile, and a model of the OCI rules, written here once more in
 the plainest way."""
 
 from __future__ import annotations
