@@ -19,6 +19,7 @@ PYTEST_ARGS ?=
 CMAKE_TESTS = cmake -S . -B $(1) -DPYCOW_TESTS=ON $(2) && cmake --build $(1) -j $(JOBS)
 CTEST := ctest --output-on-failure --no-tests=error
 
+MAKEFLAGS += --no-print-directory
 .DEFAULT_GOAL := help
 .PHONY: help demo test bench lint asan tsan clean distclean prepare-build prepare-test prepare-demo prepare-sanitize
 

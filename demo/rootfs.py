@@ -91,7 +91,10 @@ def debian_layer(folder: Path) -> Path:
     log = folder / "debootstrap.log"
     with log.open("wb") as out:
         command = ["debootstrap", "--variant=minbase", suite, str(root)]
-        code = subprocess.run(command, stdout=out, stderr=subprocess.STDOUT, check=False).returncode
+        try:
+            code = subprocess.run(command, stdout=out, stderr=subprocess.STDOUT, check=False).returncode
+        finally:
+            _unmount_below(root)
     if code != 0:
         raise BadStep("debootstrap failed: " + " / ".join(log.read_text(errors="replace").splitlines()[-3:]))
     layer = folder / "debian-layer.tar"
@@ -100,6 +103,14 @@ def debian_layer(folder: Path) -> Path:
             _add_path(tar, path, str(path.relative_to(root)))
     shutil.rmtree(root)
     return layer
+
+
+def _unmount_below(root: Path) -> None:
+    """An interrupted debootstrap leaves /proc and /sys mounted; they must not be there when the root is removed."""
+    for line in reversed(Path("/proc/self/mounts").read_text().splitlines()):
+        point = line.split()[1]
+        if point.startswith(f"{root}/"):
+            subprocess.run(["umount", "--lazy", point], check=False)
 
 
 def _suite() -> str:

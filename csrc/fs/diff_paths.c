@@ -88,7 +88,7 @@ static int add_whole(struct compare *compare, struct cow_diff_result result, uin
     if (S_ISREG(now.mode) || S_ISLNK(now.mode)) result.what |= COW_DIFF_DATA;
     if ((now.flags | before.flags) & COW_INODE_XATTRS) result.what |= COW_DIFF_XATTRS;
     uint64_t size = S_ISREG(now.mode) ? now.size_bytes : 0;
-    if (size && S_ISREG(before.mode) && before.size_bytes > size) size = before.size_bytes;
+    if (S_ISREG(now.mode) && S_ISREG(before.mode) && before.size_bytes > size) size = before.size_bytes;
     if (size) {
         struct cow_diff_range *range = cow_list_add(&diff->ranges, 1, sizeof *range); /* never merged with others */
         if (!range) return -ENOMEM;

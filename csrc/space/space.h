@@ -77,7 +77,8 @@ int cow_space_alloc_node(struct cow_space *space, cow_addr *addr_out);
 int cow_space_reserve_nodes(struct cow_space *space, uint32_t node_count);
 /* A run of 1..want blocks in a packed segment. goal (0 = none): continue there when it is free, so that a file
  * written in order lies in order; a writer that finds its goal taken gets room behind it to grow. */
-int cow_space_alloc_data(struct cow_space *space, cow_addr goal, uint32_t want, cow_addr *addr_out, uint32_t *count_out);
+int cow_space_alloc_data(struct cow_space *space, cow_addr goal, uint32_t want, cow_addr *addr_out,
+                         uint32_t *count_out);
 /* A segment of its own for block_count (<= COW_SEGMENT_BLOCKS_MAX) blocks of one file. */
 int cow_space_alloc_whole(struct cow_space *space, uint32_t block_count, cow_addr *addr_out);
 

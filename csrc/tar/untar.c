@@ -337,8 +337,9 @@ int cow_untar_finish(cow_untar *untar, cow_untar_result *result_out)
     if (untar->error != 0) return cow_fail(-untar->error, "%s", untar->detail);
     if (untar->finished) return cow_fail(EINVAL, "untar: it is finished");
     cow_error_clear();
-    /* Writers that leave the end marker away are many; an end inside of a member is a loss. */
-    bool between = untar->state == STATE_HEADER && untar->block_fill == 0 && untar->skip_left == 0 && !untar->pending;
+    /* Some writers leave the end marker away, or even the padding of the last member; an end before that is a loss. */
+    bool between = untar->state == STATE_HEADER && untar->block_fill == 0 && untar->skip_left <= untar->padding &&
+                   !untar->pending;
     if (untar->state != STATE_TRAILER && !between)
         return fail(untar, cow_fail(EBADMSG, "the archive is cut off after %llu bytes",
                                     (unsigned long long)untar->result.tar_bytes));

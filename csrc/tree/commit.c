@@ -59,8 +59,8 @@ static int write_generation(cow_store *store, const struct cow_super *super)
     store->super = *super;
     cow_nodes_commit_done(store->nodes);
     atomic_store(&store->durable_generation, super->generation);
-    uint64_t pinned = store->lockfile ? cow_lockfile_oldest(store->lockfile) : UINT64_MAX;
-    return cow_space_commit_done(store->space, super->generation, pinned);
+    cow_store_reclaim(store);
+    return 0;
 }
 
 /* commit_lock is held. */

@@ -214,6 +214,12 @@ static int settle_super(cow_store *store)
     return rc ? rc : cow_dev_sync(meta);
 }
 
+void cow_store_reclaim(cow_store *store)
+{
+    uint64_t pinned = store->lockfile ? cow_lockfile_oldest(store->lockfile) : UINT64_MAX;
+    (void)cow_space_commit_done(store->space, store->super.generation, pinned);
+}
+
 static int load(cow_store *store, const cow_options *options)
 {
     const struct cow_super *super = &store->super;
@@ -221,6 +227,7 @@ static int load(cow_store *store, const cow_options *options)
     int rc = cow_space_open(store->dev, &state, super->generation, options->record_cache_bytes, &store->space);
     if (!rc && !store->readonly) rc = settle_super(store);
     if (rc) return rc;
+    if (!store->readonly) cow_store_reclaim(store);
     rc = cow_nodes_open(store->space, options->node_cache_bytes, super->generation + 1, &store->nodes);
     if (rc) return rc;
     memcpy(store->hash_key, super->hash_key, sizeof store->hash_key);
@@ -236,6 +243,25 @@ static int load(cow_store *store, const cow_options *options)
         return cow_btree_create(store->nodes, &store->trees_root);
     }
     return store->readonly ? 0 : cow_release_load(store);
+}
+
+/* A reader may find the journal that its superblock names overwritten: the writer went through both halves since. The
+ * superblock of today names another. */
+static int load_retrying(cow_store *store, const cow_options *options)
+{
+    int rc = load(store, options);
+    for (unsigned tries = 0; rc == -COW_EDAMAGE && store->readonly && tries < 8; tries++) {
+        struct cow_super super;
+        if (read_super(store->dev, &super) || super.generation == store->super.generation) break;
+        cow_table_close(store);
+        cow_nodes_close(store->nodes);
+        cow_space_close(store->space);
+        store->nodes = NULL;
+        store->space = NULL;
+        store->super = super;
+        rc = load(store, options);
+    }
+    return rc;
 }
 
 int cow_store_attach(struct cow_dev *dev, const cow_options *options, struct cow_lockfile *lockfile, bool *made_out,
@@ -257,7 +283,7 @@ int cow_store_attach(struct cow_dev *dev, const cow_options *options, struct cow
     if (!rc && lockfile && store->readonly) rc = cow_lockfile_pin(lockfile, 0);
     if (!rc) rc = find_or_make(dev, options->flags, &store->super, made_out);
     if (!rc && lockfile && store->readonly) rc = cow_lockfile_pin(lockfile, store->super.generation);
-    if (!rc) rc = load(store, options);
+    if (!rc) rc = load_retrying(store, options);
     if (rc) {
         store->lockfile = NULL; /* stays the caller's on error */
         cow_store_detach(store);

@@ -96,6 +96,9 @@ void cow_store_detach(cow_store *store); /* no commit */
 int cow_store_usable(const cow_store *store); /* 0, -ECHILD, or -EIO when failed */
 int cow_store_fail(cow_store *store, int code, const char *what); /* returns code */
 uint32_t cow_store_next_epoch(cow_store *store);
+/* The superblock is durable: what it does not refer to may be reused, but for what readers of other processes still see.
+ * Housekeeping: what fails of it is tried again after the next commit. */
+void cow_store_reclaim(cow_store *store);
 void cow_store_put_space_state(struct cow_super *super, const struct cow_space_state *state);
 
 /* transaction.c. enter/leave bracket every change: the writers lock, unless this thread owns the transaction. */

@@ -330,7 +330,7 @@ static void test_xattrs(void)
     for (unsigned i = 0; i < 40; i++) {
         char name[16];
         int n = snprintf(name, sizeof name, "user.%u", i);
-        MUST(cow_xattr_set(tree, ino, name, (size_t)n, value, 1000, 0));
+        MUST(cow_xattr_set(tree, ino, name, (size_t)n, value, 20, 0));
     }
     CHECK_EQ(remove_path(tree, "/f", COW_REMOVE_FILE), 0);
     model_verify_counts(tree);
@@ -383,6 +383,17 @@ static void test_sizes(void)
     CHECK_EQ(cow_file_write(snapshot, ino, 0, "x", 1), -EROFS);
     model_verify_counts(tree);
     model_verify_counts(image);
+    cow_tree *heir; /* the only one to refer to blocks of the open generation, and yet they are not its own */
+    MUST(cow_tree_create(store, 0, &heir));
+    uint64_t left = must_make(heir, COW_ROOT_INO, "left", S_IFREG);
+    MUST(cow_file_write(heir, left, 0, data, 65536));
+    cow_tree_close(snapshot);
+    MUST(cow_tree_fork(heir, COW_FORK_BASE, &snapshot));
+    MUST(cow_tree_delete(heir));
+    cow_tree_close(heir);
+    MUST(cow_file_write(snapshot, left, 8192, "x", 1));
+    CHECK_EQ(size_of(snapshot), 4096);
+    model_verify_counts(snapshot);
     cow_tree_close(snapshot);
     cow_tree_close(tree);
     cow_tree_close(image);
@@ -507,6 +518,13 @@ static void test_clone_cases(void)
     CHECK(memcmp(got, "tiny", 4) == 0);
     CHECK_EQ(cow_file_read(tree, b, 4096, got, sizeof got), 20000);
     CHECK(memcmp(got, data, 20000) == 0);
+    MUST(cow_file_truncate(tree, b, 65536)); /* a hole that has been read, and so may be cached */
+    CHECK_EQ(cow_file_read(tree, b, 40960, got, 4096), 4096);
+    CHECK(is_zero(got, 4096));
+    CHECK_EQ(cow_file_clone(tree, a, 0, tree, b, 40960, 4096), 0);
+    CHECK_EQ(cow_file_read(tree, b, 40960, got, 4096), 4096);
+    CHECK(memcmp(got, data, 4096) == 0);
+    MUST(cow_file_truncate(tree, b, 24096));
     cow_extent extents[4];
     CHECK_EQ(cow_file_extents(tree, a, 0, extents, 4), 1);
     CHECK(extents[0].shared);
@@ -622,6 +640,10 @@ static void test_place_whole(void)
     MUST(cow_file_truncate(tree, ino, 250000));
     CHECK_EQ(cow_file_read(tree, ino, 0, got, sizeof got), 250000);
     CHECK(is_zero(got + 100, 99900) && is_zero(got + 100100, 149900));
+    MUST(cow_file_truncate(tree, ino, 250000)); /* gives back what lies behind the end */
+    cow_attr attr;
+    MUST(cow_inode_stat(tree, ino, &attr));
+    CHECK_EQ(attr.blocks_512, 8 * 2);
     model_verify_counts(tree);
     cow_tree_close(tree);
     close_store(store);
@@ -1140,6 +1162,86 @@ static void test_model(void)
     for (uint64_t seed = 1; seed <= 6; seed++) random_run(seed, 2500);
 }
 
+/* ---- Many threads ---- */
+
+#define THREADS 4
+
+struct worker {
+    cow_store *store;
+    cow_tree *shared, *fork; /* one tree for all, and a fork of it that two workers share */
+    unsigned number;
+    bool committer;
+};
+
+/* Each worker has names and files of its own; what it wrote last it must read. */
+static void *work(void *context)
+{
+    struct worker *worker = context;
+    static const char other[] = "w0";
+    uint8_t data[3000], got[3000];
+    uint64_t random = worker->number;
+    char dir_name[8], name[16];
+    (void)snprintf(dir_name, sizeof dir_name, "w%u", worker->number);
+    cow_tree *tree = worker->number % 2 ? worker->fork : worker->shared;
+    uint64_t dir = must_make(tree, COW_ROOT_INO, dir_name, S_IFDIR), ino, found;
+    uint64_t common = 0;
+    CHECK_EQ(walk(tree, "/common", 0, &common), 0);
+    for (unsigned i = 0; i < 300; i++) {
+        (void)snprintf(name, sizeof name, "f%u", i % 20);
+        size_t length = 1 + (size_t)(test_random(&random) % sizeof data);
+        uint64_t offset = test_random(&random) % 40000;
+        test_fill(data, length, test_random(&random));
+        if (make(tree, dir, name, S_IFREG, &ino) == -EEXIST) MUST(cow_dir_lookup(tree, dir, name, strlen(name), &ino, NULL));
+        CHECK_EQ(cow_file_write(tree, ino, offset, data, length), length);
+        CHECK_EQ(cow_file_read(tree, ino, offset, got, length), length);
+        CHECK(memcmp(data, got, length) == 0);
+        (void)cow_dir_lookup(tree, COW_ROOT_INO, other, 2, &found, NULL);
+        CHECK(cow_file_read(tree, common, 0, got, sizeof got) == (int64_t)sizeof got && got[0] == 'c');
+        if (i % 10 == 0) MUST(cow_file_clone(worker->shared, common, 0, tree, ino, 65536, 4096 * 3));
+        if (i % 7 == 0) CHECK_EQ(cow_dir_remove(tree, dir, name, strlen(name), COW_REMOVE_FILE), 0);
+        if (i % 50 == 49) {
+            cow_diff *diff;
+            cow_tree *snapshot;
+            MUST(cow_tree_fork(tree, COW_FORK_SEALED, &snapshot));
+            MUST(cow_diff_open(worker->shared, snapshot, &diff));
+            cow_diff_close(diff);
+            MUST(cow_tree_delete(snapshot));
+            cow_tree_close(snapshot);
+        }
+        if (worker->committer && i % 20 == 0) MUST(cow_store_commit(worker->store));
+    }
+    CHECK_EQ(cow_dir_remove(tree, COW_ROOT_INO, dir_name, strlen(dir_name), COW_REMOVE_TREE), 0);
+    return NULL;
+}
+
+static void test_threads(void)
+{
+    cow_store *store = open_store();
+    cow_tree *tree, *fork;
+    static uint8_t data[20000];
+    memset(data, 'c', sizeof data);
+    MUST(cow_tree_create(store, 0, &tree));
+    uint64_t ino = must_make(tree, COW_ROOT_INO, "common", S_IFREG);
+    MUST(cow_file_write(tree, ino, 0, data, sizeof data));
+    MUST(cow_tree_fork(tree, COW_FORK_BASE, &fork));
+    pthread_t thread[THREADS];
+    struct worker worker[THREADS];
+    for (unsigned i = 0; i < THREADS; i++) {
+        worker[i] = (struct worker){store, tree, fork, i, i == 0};
+        CHECK_EQ(pthread_create(&thread[i], NULL, work, &worker[i]), 0);
+    }
+    for (unsigned i = 0; i < THREADS; i++) pthread_join(thread[i], NULL);
+    cow_tree_info info;
+    MUST(cow_tree_get_info(fork, &info));
+    CHECK_EQ(info.inodes, 2);
+    CHECK_EQ(info.size_bytes, 0);
+    model_verify_counts(tree);
+    model_verify_counts(fork);
+    cow_tree_close(fork);
+    cow_tree_close(tree);
+    close_store(store);
+}
+
 /* ---- For people ---- */
 
 static double seconds(void)
@@ -1228,5 +1330,6 @@ int main(int argc, char **argv)
     RUN(test_diff);
     RUN(test_diff_siblings);
     RUN(test_model);
+    RUN(test_threads);
     return TEST_RESULT();
 }

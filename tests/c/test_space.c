@@ -900,9 +900,9 @@ int main(int argc, char **argv)
     RUN(test_check_finds);
     RUN(test_reuse);
     RUN(test_checkpoint);
+    RUN(test_threads);
     RUN(test_random_operations);
     RUN(test_crash_small);
     RUN(test_crash_checkpoint);
-    RUN(test_threads);
     return TEST_RESULT();
 }
