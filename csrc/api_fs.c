@@ -10,7 +10,10 @@
 #define READ_STEP_BYTES (4u << 20)
 #define READ_STEP_BLOCKS 1024u
 
-static int refuse(const char *what) { return cow_fail(EINVAL, "%s needs its pointers", what); }
+static int refuse(const char *what)
+{
+    return cow_fail(EINVAL, "%s needs its pointers", what);
+}
 
 static int read_begin(struct cow_tree *tree, bool pointers, const char *what)
 {
@@ -32,7 +35,10 @@ static int write_begin(struct cow_tree *tree, bool pointers, const char *what)
     return cow_tree_write_begin(tree, COW_FS_PUTS);
 }
 
-static int write_end(struct cow_tree *tree, int result) { return (int)cow_tree_write_end(tree, result); }
+static int write_end(struct cow_tree *tree, int result)
+{
+    return (int)cow_tree_write_end(tree, result);
+}
 
 /* ---- Paths ---- */
 
@@ -305,7 +311,8 @@ int cow_file_clone(cow_tree *source, uint64_t source_ino, uint64_t source_offset
     do {
         int rc = cow_tree_clone_begin(source, tree, COW_FS_PUTS);
         if (rc) return rc;
-        int64_t n = cow_fs_clone(source, source_ino, source_offset + done, tree, ino, offset + done, length_bytes - done);
+        int64_t n =
+            cow_fs_clone(source, source_ino, source_offset + done, tree, ino, offset + done, length_bytes - done);
         n = cow_tree_clone_end(source, tree, n);
         if (n < 0) return (int)n;
         done += (uint64_t)n;

@@ -56,8 +56,7 @@ int cow_run_decode(const uint8_t *bytes, size_t length, struct cow_run *run_out)
     run.birth = take64(&bytes);
     bool fits = run.count > 0 && run.count <= COW_SEGMENT_BLOCKS_MAX && cow_addr_segment(run.addr) != 0 &&
                 cow_addr_block(run.addr) <= COW_SEGMENT_BLOCKS_MAX - run.count;
-    if (!fits)
-        return cow_fail(COW_EDAMAGE, "an extent of %u blocks at %llx", run.count, (unsigned long long)run.addr);
+    if (!fits) return cow_fail(COW_EDAMAGE, "an extent of %u blocks at %llx", run.count, (unsigned long long)run.addr);
     *run_out = run;
     return 0;
 }
@@ -249,7 +248,10 @@ int cow_tree_record_decode(const uint8_t *bytes, size_t length, struct cow_tree_
     return 0;
 }
 
-void cow_dead_encode(cow_addr addr, uint64_t generation, uint8_t *bytes) { (void)put64(put64(bytes, addr), generation); }
+void cow_dead_encode(cow_addr addr, uint64_t generation, uint8_t *bytes)
+{
+    (void)put64(put64(bytes, addr), generation);
+}
 
 int cow_dead_decode(const uint8_t *bytes, size_t length, cow_addr *addr_out, uint64_t *generation_out)
 {

@@ -40,8 +40,8 @@ int cow_fs_stat(struct cow_tree *tree, uint64_t ino, cow_attr *attr_out)
 
 int cow_fs_set(struct cow_tree *tree, uint64_t ino, const cow_attr *attr, uint32_t mask)
 {
-    const uint32_t known = COW_SET_MODE | COW_SET_UID | COW_SET_GID | COW_SET_SIZE | COW_SET_ATIME | COW_SET_MTIME |
-                           COW_SET_CTIME;
+    const uint32_t known =
+        COW_SET_MODE | COW_SET_UID | COW_SET_GID | COW_SET_SIZE | COW_SET_ATIME | COW_SET_MTIME | COW_SET_CTIME;
     if (mask & ~known) return cow_fail(EINVAL, "unknown bits in a mask of attributes: %x", mask);
     if (mask & COW_SET_SIZE) {
         int rc = cow_fs_truncate(tree, ino, attr->size_bytes);

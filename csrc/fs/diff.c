@@ -15,7 +15,8 @@ void *cow_list_add(struct cow_list *list, size_t count, size_t item_bytes)
 {
     if (list->capacity - list->count < count) {
         size_t capacity = list->capacity ? list->capacity * 2 : 16;
-        while (capacity - list->count < count) capacity *= 2;
+        while (capacity - list->count < count)
+            capacity *= 2;
         void *items = realloc(list->items, capacity * item_bytes);
         if (!items) return NULL;
         list->items = items;

@@ -57,16 +57,19 @@ struct cow_diff_result {
 
 struct cow_diff {
     struct cow_tree *old_tree, *new_tree; /* only while open runs */
-    struct cow_list inodes;   /* struct cow_diff_inode, by ino */
-    struct cow_list names;    /* struct cow_diff_name, by dir and name */
-    struct cow_list children; /* struct cow_diff_name of names that are the same, by dir and name */
-    struct cow_list ranges;   /* struct cow_diff_range */
-    struct cow_list text;     /* char: names and paths */
-    struct cow_list results;  /* struct cow_diff_result, by path at the end */
-    size_t next;              /* result to be read */
+    struct cow_list inodes;               /* struct cow_diff_inode, by ino */
+    struct cow_list names;                /* struct cow_diff_name, by dir and name */
+    struct cow_list children;             /* struct cow_diff_name of names that are the same, by dir and name */
+    struct cow_list ranges;               /* struct cow_diff_range */
+    struct cow_list text;                 /* char: names and paths */
+    struct cow_list results;              /* struct cow_diff_result, by path at the end */
+    size_t next;                          /* result to be read */
 };
 
-static inline const char *cow_diff_text(const struct cow_diff *diff, size_t at) { return (const char *)diff->text.items + at; }
+static inline const char *cow_diff_text(const struct cow_diff *diff, size_t at)
+{
+    return (const char *)diff->text.items + at;
+}
 /* Keeps bytes (which must not lie in the list itself). */
 int cow_diff_keep_text(struct cow_diff *diff, const void *bytes, size_t count, size_t *at_out);
 void cow_diff_sort_names(struct cow_diff *diff, struct cow_list *names); /* by dir, then name */

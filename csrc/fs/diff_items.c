@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Differing items, and what they mean for an inode. Keys come in order, so all items of one inode come together: runs of
- * its extents are gathered and turned into changed block ranges when the next inode begins. A range differs where the
- * two mappings give different addresses, because a block that two trees share is never overwritten; so an extent that
- * was only split or merged differs nowhere. Cached inodes that are not in the B+tree yet are candidates as well: whether
- * an inode differs is decided by comparing what both trees say, not by its item.
+ * Differing items, and what they mean for an inode. Keys come in order, so all items of one inode come together: runs
+ * of its extents are gathered and turned into changed block ranges when the next inode begins. A range differs where
+ * the two mappings give different addresses, because a block that two trees share is never overwritten; so an extent
+ * that was only split or merged differs nowhere. Cached inodes that are not in the B+tree yet are candidates as well:
+ * whether an inode differs is decided by comparing what both trees say, not by its item.
  */
 #include <stdlib.h>
 #include <sys/stat.h>
@@ -18,9 +18,9 @@ struct mapped {
 
 struct collect {
     struct cow_diff *diff;
-    uint64_t ino;                   /* whose items are being gathered; 0 = none */
+    uint64_t ino; /* whose items are being gathered; 0 = none */
     uint32_t what;
-    bool first_block;               /* its inline content differs */
+    bool first_block;                   /* its inline content differs */
     struct cow_list old_runs, new_runs; /* struct mapped */
 };
 
@@ -37,7 +37,8 @@ struct side {
 
 static cow_addr address_at(struct side *side, uint64_t block)
 {
-    while (side->at < side->end && side->at->block + side->at->run.count <= block) side->at++;
+    while (side->at < side->end && side->at->block + side->at->run.count <= block)
+        side->at++;
     if (side->at == side->end || side->at->block > block) return 0;
     return side->at->run.addr + (block - side->at->block);
 }
@@ -96,7 +97,8 @@ static bool attributes_differ(const struct cow_inode *a, const struct cow_inode 
 static void clip_ranges(struct cow_diff *diff, struct cow_diff_inode *entry, uint64_t stop)
 {
     struct cow_diff_range *range = diff->ranges.items;
-    while (diff->ranges.count > entry->range_at && range[diff->ranges.count - 1].block >= stop) diff->ranges.count--;
+    while (diff->ranges.count > entry->range_at && range[diff->ranges.count - 1].block >= stop)
+        diff->ranges.count--;
     if (diff->ranges.count > entry->range_at) {
         struct cow_diff_range *last = &range[diff->ranges.count - 1];
         if (last->count > stop - last->block) last->count = stop - last->block;
@@ -183,12 +185,14 @@ static int find_in(const struct bucket *bucket, const struct cow_dirent *wanted,
     size_t at = 0;
     int rc = 0;
     while (bucket->value && (rc = cow_dirent_next(bucket->value, bucket->bytes, &at, found_out)) == 1)
-        if (found_out->name_bytes == wanted->name_bytes && memcmp(found_out->name, wanted->name, wanted->name_bytes) == 0)
+        if (found_out->name_bytes == wanted->name_bytes &&
+            memcmp(found_out->name, wanted->name, wanted->name_bytes) == 0)
             return 1;
     return rc;
 }
 
-static int add_names(struct cow_diff *diff, uint64_t dir, const struct bucket *old_bucket, const struct bucket *new_bucket)
+static int add_names(struct cow_diff *diff, uint64_t dir, const struct bucket *old_bucket,
+                     const struct bucket *new_bucket)
 {
     struct cow_dirent dirent, other;
     size_t at = 0;
@@ -201,7 +205,8 @@ static int add_names(struct cow_diff *diff, uint64_t dir, const struct bucket *o
         if (rc) return rc;
     }
     at = 0;
-    while (!rc && new_bucket->value && (rc = cow_dirent_next(new_bucket->value, new_bucket->bytes, &at, &dirent)) == 1) {
+    while (!rc && new_bucket->value &&
+           (rc = cow_dirent_next(new_bucket->value, new_bucket->bytes, &at, &dirent)) == 1) {
         rc = find_in(old_bucket, &dirent, &other);
         if (rc < 0) return rc;
         rc = rc == 1 ? 0 : add_name(diff, dir, NULL, &dirent);
@@ -222,9 +227,7 @@ static int each_item(void *context, struct cow_key key, const uint8_t *old_value
     case COW_ITEM_DIRENT: return add_names(collect->diff, key.ino, &old_bucket, &new_bucket);
     case COW_ITEM_XATTR: collect->what |= COW_DIFF_XATTRS; return 0;
     case COW_ITEM_SYMLINK: collect->what |= COW_DIFF_DATA; return 0;
-    case COW_ITEM_INLINE:
-        collect->first_block |= inline_differs(old_value, old_bytes, new_value, new_bytes);
-        return 0;
+    case COW_ITEM_INLINE: collect->first_block |= inline_differs(old_value, old_bytes, new_value, new_bytes); return 0;
     case COW_ITEM_EXTENT:
         rc = gather_run(&collect->old_runs, key, old_value, old_bytes);
         return rc ? rc : gather_run(&collect->new_runs, key, new_value, new_bytes);
@@ -247,8 +250,7 @@ static int add_cached(struct collect *collect, const struct cow_tree *tree)
         uint64_t ino = tree->hot[i].inode.ino;
         if (!tree->hot[i].dirty || ino == 0) continue;
         struct cow_diff_inode key = {.ino = ino};
-        if (diff->inodes.count &&
-            bsearch(&key, diff->inodes.items, diff->inodes.count, sizeof key, compare_inodes))
+        if (diff->inodes.count && bsearch(&key, diff->inodes.items, diff->inodes.count, sizeof key, compare_inodes))
             continue;
         int rc = add_inode(collect, ino, diff->ranges.count);
         if (rc) return rc;
@@ -267,7 +269,8 @@ static int seen_grow(struct seen *seen)
     for (size_t i = 0; seen->slots && i <= seen->mask; i++) {
         if (seen->slots[i] == 0) continue;
         size_t at = (size_t)((seen->slots[i] * 0x9e3779b97f4a7c15u) >> 20) & (capacity - 1);
-        while (slots[at]) at = (at + 1) & (capacity - 1);
+        while (slots[at])
+            at = (at + 1) & (capacity - 1);
         slots[at] = seen->slots[i];
     }
     free(seen->slots);
@@ -284,7 +287,8 @@ static int seen_add(struct seen *seen, uint64_t ino)
         if (rc) return rc;
     }
     size_t at = (size_t)((ino * 0x9e3779b97f4a7c15u) >> 20) & seen->mask;
-    while (seen->slots[at] && seen->slots[at] != ino) at = (at + 1) & seen->mask;
+    while (seen->slots[at] && seen->slots[at] != ino)
+        at = (at + 1) & seen->mask;
     if (seen->slots[at] == ino) return 0;
     seen->slots[at] = ino;
     seen->used++;
@@ -300,13 +304,14 @@ static int push(struct cow_list *pending, uint64_t ino)
 }
 
 /* How many names of the inode in one bucket have been added: its names come one right after another. */
-static unsigned earlier_links(const struct cow_diff *diff, const struct cow_inode *inode, uint64_t parent, uint64_t hash)
+static unsigned earlier_links(const struct cow_diff *diff, const struct cow_inode *inode, uint64_t parent,
+                              uint64_t hash)
 {
     const struct cow_diff_name *children = diff->children.items;
     unsigned count = 0;
     for (size_t i = diff->children.count; i-- > 0 && children[i].new_entry.ino == inode->ino;)
-        count += children[i].dir == parent &&
-                 cow_name_hash(diff->new_tree, cow_diff_text(diff, children[i].text_at), children[i].name_bytes) == hash;
+        count += children[i].dir == parent && cow_name_hash(diff->new_tree, cow_diff_text(diff, children[i].text_at),
+                                                            children[i].name_bytes) == hash;
     return count;
 }
 
@@ -315,7 +320,8 @@ static int add_child(struct cow_diff *diff, struct cow_list *pending, const stru
 {
     char name[COW_NAME_BYTES_MAX];
     unsigned nth = 0;
-    if (cow_name_of(diff->new_tree, parent, hash, inode->ino, 1, name) >= 0) nth = earlier_links(diff, inode, parent, hash);
+    if (cow_name_of(diff->new_tree, parent, hash, inode->ino, 1, name) >= 0)
+        nth = earlier_links(diff, inode, parent, hash);
     int bytes = cow_name_of(diff->new_tree, parent, hash, inode->ino, nth, name);
     if (bytes == -ENOENT)
         return cow_fail(COW_EDAMAGE, "a name of inode %llu is missing", (unsigned long long)inode->ino);

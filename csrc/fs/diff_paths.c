@@ -58,8 +58,10 @@ static const struct cow_diff_inode *find_inode(const struct cow_diff *diff, uint
     size_t low = 0, high = diff->inodes.count;
     while (low < high) {
         size_t middle = low + (high - low) / 2;
-        if (inodes[middle].ino < ino) low = middle + 1;
-        else high = middle;
+        if (inodes[middle].ino < ino)
+            low = middle + 1;
+        else
+            high = middle;
     }
     return low < diff->inodes.count && inodes[low].ino == ino ? &inodes[low] : NULL;
 }
@@ -123,8 +125,10 @@ static int compare_name(struct compare *compare, const struct pair *pair, const 
         return add_result(compare, result, compare->diff->old_tree);
     }
     result.kind = a.ino ? COW_DIFF_CHANGED : COW_DIFF_ADDED;
-    if (a.ino == 0 || a_dir != b_dir || a.type != b.type) rc = add_whole(compare, result, a.ino);
-    else rc = add_changed(compare, result, a.ino);
+    if (a.ino == 0 || a_dir != b_dir || a.type != b.type)
+        rc = add_whole(compare, result, a.ino);
+    else
+        rc = add_changed(compare, result, a.ino);
     if (rc || !b_dir) return rc;
     if (a_dir) below.old_dir = a.ino;
     return push(compare, &below);
@@ -138,8 +142,10 @@ static size_t lower_bound(const struct cow_list *names, uint64_t dir)
     size_t low = 0, high = names->count;
     while (low < high) {
         size_t middle = low + (high - low) / 2;
-        if (items[middle].dir < dir) low = middle + 1;
-        else high = middle;
+        if (items[middle].dir < dir)
+            low = middle + 1;
+        else
+            high = middle;
     }
     return low;
 }
@@ -153,9 +159,10 @@ static int compare_same(struct compare *compare, const struct pair *pair)
         bool more_names = n < diff->names.count && names[n].dir == pair->new_dir;
         bool more_children = c < diff->children.count && children[c].dir == pair->new_dir;
         if (!more_names && !more_children) return 0;
-        int order = !more_names ? 1 : !more_children ? -1
-                    : cow_diff_compare_text(diff, names[n].text_at, names[n].name_bytes, children[c].text_at,
-                                            children[c].name_bytes);
+        int order = !more_names      ? 1
+                    : !more_children ? -1
+                                     : cow_diff_compare_text(diff, names[n].text_at, names[n].name_bytes,
+                                                             children[c].text_at, children[c].name_bytes);
         struct cow_diff_name name = order <= 0 ? names[n] : children[c];
         if (order <= 0) n++;
         if (order >= 0) c++; /* a changed name says more than a child */
@@ -208,8 +215,9 @@ static int compare_two(struct compare *compare, const struct pair *pair)
     const struct cow_diff_name *names = compare->listing.items;
     for (size_t i = 0; i < compare->listing.count; i++) {
         struct cow_diff_name name = names[i];
-        if (i + 1 < compare->listing.count && cow_diff_compare_text(diff, names[i].text_at, names[i].name_bytes,
-                                                                    names[i + 1].text_at, names[i + 1].name_bytes) == 0) {
+        if (i + 1 < compare->listing.count &&
+            cow_diff_compare_text(diff, names[i].text_at, names[i].name_bytes, names[i + 1].text_at,
+                                  names[i + 1].name_bytes) == 0) {
             const struct cow_diff_name *other = &names[++i];
             if (other->old_entry.ino) name.old_entry = other->old_entry;
             if (other->new_entry.ino) name.new_entry = other->new_entry;

@@ -17,7 +17,10 @@ int cow_dir_get(struct cow_tree *tree, uint64_t dir, struct cow_inode *inode_out
     return inode_out->nlink == 0 ? -ENOENT : 0; /* removed, but still open */
 }
 
-void cow_dir_touch(struct cow_inode *dir) { dir->mtime_ns = dir->ctime_ns = cow_now_ns(); }
+void cow_dir_touch(struct cow_inode *dir)
+{
+    dir->mtime_ns = dir->ctime_ns = cow_now_ns();
+}
 
 static int lookup_dots(const struct cow_inode *dir, size_t name_bytes, uint64_t *ino_out)
 {
@@ -51,12 +54,18 @@ int cow_fs_lookup(struct cow_tree *tree, uint64_t dir, const char *name, size_t 
 static int check_kind(const cow_attr *attr, const char *target, size_t target_bytes)
 {
     switch (attr->mode & S_IFMT) {
-    case S_IFREG: case S_IFDIR: case S_IFCHR: case S_IFBLK: case S_IFIFO: case S_IFSOCK: return 0;
+    case S_IFREG:
+    case S_IFDIR:
+    case S_IFCHR:
+    case S_IFBLK:
+    case S_IFIFO:
+    case S_IFSOCK: return 0;
     case S_IFLNK: break;
     default: return cow_fail(EINVAL, "mode %o has no file type", attr->mode);
     }
     if (target_bytes == 0 || !target) return cow_fail(ENOENT, "a symlink needs a target");
-    if (target_bytes > COW_SYMLINK_BYTES_MAX) return cow_fail(ENAMETOOLONG, "a symlink target of %zu bytes", target_bytes);
+    if (target_bytes > COW_SYMLINK_BYTES_MAX)
+        return cow_fail(ENAMETOOLONG, "a symlink target of %zu bytes", target_bytes);
     return memchr(target, 0, target_bytes) ? cow_fail(EINVAL, "a symlink target may not hold NUL") : 0;
 }
 
@@ -204,7 +213,10 @@ struct lister {
     bool want_attr;
 };
 
-static size_t padded(size_t bytes) { return (bytes + 7) & ~(size_t)7; }
+static size_t padded(size_t bytes)
+{
+    return (bytes + 7) & ~(size_t)7;
+}
 
 /* 1 = put, 0 = no room. */
 static int list_entry(struct lister *lister, const struct cow_dirent *dirent, uint64_t cookie)

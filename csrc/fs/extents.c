@@ -32,7 +32,10 @@ int cow_file_get(struct cow_tree *tree, uint64_t ino, struct cow_inode *inode_ou
     return S_ISDIR(inode_out->mode) ? -EISDIR : -EINVAL;
 }
 
-void cow_file_touch(struct cow_inode *inode) { inode->mtime_ns = inode->ctime_ns = cow_now_ns(); }
+void cow_file_touch(struct cow_inode *inode)
+{
+    inode->mtime_ns = inode->ctime_ns = cow_now_ns();
+}
 
 /* ---- Looking ---- */
 
@@ -78,7 +81,10 @@ int cow_map_open(struct cow_map *map, struct cow_tree *tree, uint64_t ino, uint6
     return rc;
 }
 
-void cow_map_close(struct cow_map *map) { cow_cursor_deinit(&map->cursor); }
+void cow_map_close(struct cow_map *map)
+{
+    cow_cursor_deinit(&map->cursor);
+}
 
 int cow_map_next(struct cow_map *map, uint64_t end, struct cow_piece *piece_out)
 {
@@ -88,7 +94,8 @@ int cow_map_next(struct cow_map *map, uint64_t end, struct cow_piece *piece_out)
         int rc = decode(map, &piece.item_block, &piece.item);
         if (rc) return rc;
         uint64_t item_end = piece.item_block + piece.item.count;
-        if (item_end <= map->at) return cow_fail(COW_EDAMAGE, "extents of inode %llu overlap", (unsigned long long)map->ino);
+        if (item_end <= map->at)
+            return cow_fail(COW_EDAMAGE, "extents of inode %llu overlap", (unsigned long long)map->ino);
         if (piece.item_block > map->at) {
             if (piece.item_block < end) piece.count = piece.item_block - map->at;
         } else {
@@ -151,7 +158,8 @@ int cow_unmap(struct cow_tree *tree, struct cow_inode *inode, uint64_t first, ui
     struct cow_map map;
     int rc = cow_map_open(&map, tree, inode->ino, first);
     if (rc) return rc;
-    while (count < limit && (rc = cow_map_next_data(&map, end, &pieces[count])) == 1) count++;
+    while (count < limit && (rc = cow_map_next_data(&map, end, &pieces[count])) == 1)
+        count++;
     cow_map_close(&map);
     if (rc < 0) return rc;
     for (unsigned i = 0; i < count; i++) {
@@ -217,8 +225,10 @@ int cow_resize(struct cow_tree *tree, struct cow_inode *inode, uint64_t size)
     while ((rc = cow_map_next_data(&map, cow_blocks_of(high), &piece)) == 1) {
         uint64_t before = cow_bytes_within(piece.block, piece.count, was);
         uint64_t after = cow_bytes_within(piece.block, piece.count, size);
-        if (after > before) cow_charge(tree, piece.birth, after - before);
-        else cow_discharge(tree, piece.birth, before - after);
+        if (after > before)
+            cow_charge(tree, piece.birth, after - before);
+        else
+            cow_discharge(tree, piece.birth, before - after);
     }
     cow_map_close(&map);
     return rc;

@@ -19,7 +19,10 @@
 
 #define COW_BLOCKS_END ((uint64_t)COW_FILE_BYTES_MAX >> COW_BLOCK_SHIFT)
 
-static inline uint64_t cow_blocks_of(uint64_t size) { return (size + COW_BLOCK_BYTES - 1) >> COW_BLOCK_SHIFT; }
+static inline uint64_t cow_blocks_of(uint64_t size)
+{
+    return (size + COW_BLOCK_BYTES - 1) >> COW_BLOCK_SHIFT;
+}
 /* How many bytes of blocks [block, block + count) lie below size. */
 static inline uint64_t cow_bytes_within(uint64_t block, uint64_t count, uint64_t size)
 {
@@ -30,16 +33,19 @@ static inline uint64_t cow_bytes_within(uint64_t block, uint64_t count, uint64_t
 
 void cow_charge(struct cow_tree *tree, uint64_t birth, uint64_t bytes);
 void cow_discharge(struct cow_tree *tree, uint64_t birth, uint64_t bytes);
-static inline bool cow_own(const struct cow_tree *tree, uint64_t birth) { return birth >= tree->base; }
+static inline bool cow_own(const struct cow_tree *tree, uint64_t birth)
+{
+    return birth >= tree->base;
+}
 
 /* A stretch of blocks that is a hole (addr 0) or lies in one run. */
 struct cow_piece {
     uint64_t block, count;
-    cow_addr addr;        /* of the first block */
+    cow_addr addr; /* of the first block */
     uint64_t birth;
-    bool in_place;        /* for writers: may be overwritten */
-    bool reached_twice;   /* with map.want_reached: the item belongs to another tree as well */
-    uint64_t item_block;  /* the EXTENT item that it is a part of */
+    bool in_place;       /* for writers: may be overwritten */
+    bool reached_twice;  /* with map.want_reached: the item belongs to another tree as well */
+    uint64_t item_block; /* the EXTENT item that it is a part of */
     struct cow_run item;
 };
 
@@ -47,9 +53,9 @@ struct cow_piece {
 struct cow_map {
     struct cow_cursor cursor;
     uint64_t ino, at;
-    cow_addr before;       /* where the block just before the start would be continued; 0 = it is a hole */
+    cow_addr before; /* where the block just before the start would be continued; 0 = it is a hole */
     uint64_t before_birth;
-    bool want_reached;     /* set after open */
+    bool want_reached; /* set after open */
 };
 int cow_map_open(struct cow_map *map, struct cow_tree *tree, uint64_t ino, uint64_t first_block);
 /* The next piece, cut off at block end; 1, or 0 when end is reached. */
@@ -91,6 +97,6 @@ int cow_trim_gap(struct cow_tree *tree, struct cow_inode *inode, uint64_t first)
 int cow_zero_part(struct cow_tree *tree, struct cow_inode *inode, uint64_t offset, uint64_t end);
 
 int cow_file_get(struct cow_tree *tree, uint64_t ino, struct cow_inode *inode_out); /* -EISDIR, -EINVAL */
-void cow_file_touch(struct cow_inode *inode); /* content changed now */
+void cow_file_touch(struct cow_inode *inode);                                       /* content changed now */
 
 #endif

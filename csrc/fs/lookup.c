@@ -20,11 +20,11 @@
 enum kind { KIND_EMPTY = 0, KIND_NAME = 1, KIND_BLOCK = 2 };
 
 struct entry {
-    uint64_t tree, ino;  /* ino: of the directory, or of the file */
-    uint64_t answer;     /* inode, or address */
+    uint64_t tree, ino; /* ino: of the directory, or of the file */
+    uint64_t answer;    /* inode, or address */
     uint32_t map_epoch;
     uint8_t kind;
-    uint8_t length;      /* of a name; 1 for an owned block */
+    uint8_t length; /* of a name; 1 for an owned block */
     union {
         char name[COW_LOOKUP_NAME_BYTES];
         struct {
@@ -53,13 +53,15 @@ int cow_lookup_open(uint64_t entries, struct cow_lookup **lookup_out)
     if (entries == 0) entries = DEFAULT_ENTRIES;
     if (entries > MAX_ENTRIES) entries = MAX_ENTRIES;
     size_t sets = 1;
-    while (sets * WAYS < entries) sets *= 2;
+    while (sets * WAYS < entries)
+        sets *= 2;
     struct cow_lookup *lookup = calloc(1, sizeof *lookup);
     if (!lookup) return -ENOMEM;
     lookup->mask = sets - 1;
     lookup->sets = calloc(sets, sizeof *lookup->sets);
     lookup->inode_epochs = calloc(INODE_EPOCHS, sizeof *lookup->inode_epochs);
-    for (unsigned i = 0; i < STRIPES; i++) pthread_mutex_init(&lookup->stripes[i], NULL);
+    for (unsigned i = 0; i < STRIPES; i++)
+        pthread_mutex_init(&lookup->stripes[i], NULL);
     if (!lookup->sets || !lookup->inode_epochs) {
         cow_lookup_close(lookup);
         return -ENOMEM;
@@ -71,13 +73,17 @@ int cow_lookup_open(uint64_t entries, struct cow_lookup **lookup_out)
 void cow_lookup_close(struct cow_lookup *lookup)
 {
     if (!lookup) return;
-    for (unsigned i = 0; i < STRIPES; i++) pthread_mutex_destroy(&lookup->stripes[i]);
+    for (unsigned i = 0; i < STRIPES; i++)
+        pthread_mutex_destroy(&lookup->stripes[i]);
     free(lookup->sets);
     free(lookup->inode_epochs);
     free(lookup);
 }
 
-const struct cow_lookup_counters *cow_lookup_counters(struct cow_lookup *lookup) { return &lookup->counters; }
+const struct cow_lookup_counters *cow_lookup_counters(struct cow_lookup *lookup)
+{
+    return &lookup->counters;
+}
 
 static uint64_t mix(uint64_t h)
 {
@@ -88,7 +94,10 @@ static uint64_t mix(uint64_t h)
     return h ^ (h >> 32);
 }
 
-static uint64_t mix_ino(const struct cow_tree *tree, uint64_t ino) { return mix(tree->id * 0x9e3779b97f4a7c15u + ino); }
+static uint64_t mix_ino(const struct cow_tree *tree, uint64_t ino)
+{
+    return mix(tree->id * 0x9e3779b97f4a7c15u + ino);
+}
 
 static uint32_t *inode_epoch(struct cow_lookup *lookup, const struct cow_tree *tree, uint64_t ino)
 {
@@ -113,7 +122,10 @@ static size_t block_set(const struct cow_lookup *lookup, const struct cow_tree *
     return (size_t)mix(mix_ino(tree, ino) + block * 0xc2b2ae3d27d4eb4fu) & lookup->mask;
 }
 
-static void lock_set(struct cow_lookup *lookup, size_t index) { pthread_mutex_lock(&lookup->stripes[index % STRIPES]); }
+static void lock_set(struct cow_lookup *lookup, size_t index)
+{
+    pthread_mutex_lock(&lookup->stripes[index % STRIPES]);
+}
 static void unlock_set(struct cow_lookup *lookup, size_t index)
 {
     pthread_mutex_unlock(&lookup->stripes[index % STRIPES]);
@@ -141,7 +153,7 @@ static struct entry *victim(struct cow_lookup *lookup, struct set *set)
     for (unsigned i = 0; i < WAYS; i++)
         if (set->entry[i].kind == KIND_EMPTY) return &set->entry[i];
     for (unsigned turns = 0; turns < WAYS && (set->recent & (1u << set->hand)); turns++) {
-        set->recent &= (uint8_t)~(1u << set->hand);
+        set->recent &= (uint8_t) ~(1u << set->hand);
         set->hand = (uint8_t)((set->hand + 1) % WAYS);
     }
     struct entry *entry = &set->entry[set->hand];
@@ -187,11 +199,8 @@ static int counted(struct cow_lookup *lookup, bool hit)
 
 static struct entry name_entry(const struct cow_tree *tree, uint64_t dir, const char *name, size_t name_bytes)
 {
-    struct entry entry = {.tree = tree->id,
-                          .ino = dir,
-                          .map_epoch = tree->map_epoch,
-                          .kind = KIND_NAME,
-                          .length = (uint8_t)name_bytes};
+    struct entry entry = {
+        .tree = tree->id, .ino = dir, .map_epoch = tree->map_epoch, .kind = KIND_NAME, .length = (uint8_t)name_bytes};
     memcpy(entry.u.name, name, name_bytes);
     return entry;
 }
@@ -201,8 +210,8 @@ int cow_lookup_name_get(struct cow_tree *tree, uint64_t dir, const char *name, s
     struct cow_lookup *lookup = cow_tree_lookup(tree);
     if (!lookup || name_bytes > COW_LOOKUP_NAME_BYTES) return 0;
     struct entry key = name_entry(tree, dir, name, name_bytes), found;
-    bool hit = get(lookup, name_set(lookup, tree, dir, name, name_bytes), &key, &found) &&
-               found.map_epoch == tree->map_epoch;
+    bool hit =
+        get(lookup, name_set(lookup, tree, dir, name, name_bytes), &key, &found) && found.map_epoch == tree->map_epoch;
     if (hit) *ino_out = found.answer;
     return counted(lookup, hit);
 }

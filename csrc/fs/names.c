@@ -122,7 +122,8 @@ int cow_name_room(struct cow_tree *tree, uint64_t dir, const char *name, size_t 
     return 0;
 }
 
-int cow_name_add(struct cow_tree *tree, struct cow_inode *dir, const char *name, size_t name_bytes, struct cow_entry entry)
+int cow_name_add(struct cow_tree *tree, struct cow_inode *dir, const char *name, size_t name_bytes,
+                 struct cow_entry entry)
 {
     struct bucket bucket;
     int rc = bucket_read(tree, dir->ino, name, name_bytes, &bucket);
@@ -260,7 +261,8 @@ int cow_link_remove(struct cow_tree *tree, struct cow_inode *inode, uint64_t par
     if (inode->links_seq > 0) { /* promote another */
         int rc = first_link(tree, inode->ino, &key, &next_parent, &next_hash);
         if (rc < 0) return rc;
-        if (rc == 0) return cow_fail(COW_EDAMAGE, "hard links of inode %llu are missing", (unsigned long long)inode->ino);
+        if (rc == 0)
+            return cow_fail(COW_EDAMAGE, "hard links of inode %llu are missing", (unsigned long long)inode->ino);
         rc = cow_tree_del(tree, key);
         if (rc) return rc;
         inode->links_seq--;

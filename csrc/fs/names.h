@@ -24,14 +24,17 @@ uint64_t cow_name_hash(struct cow_tree *tree, const char *name, size_t name_byte
 int cow_name_check(const char *name, size_t name_bytes);
 int cow_name_check_new(const char *name, size_t name_bytes); /* nor "." or ".." */
 
-int cow_name_find(struct cow_tree *tree, uint64_t dir, const char *name, size_t name_bytes, struct cow_entry *entry_out);
+int cow_name_find(struct cow_tree *tree, uint64_t dir, const char *name, size_t name_bytes,
+                  struct cow_entry *entry_out);
 int cow_name_room(struct cow_tree *tree, uint64_t dir, const char *name, size_t name_bytes); /* 0, -ENOSPC */
 /* One put or del each; lookup is kept true. */
-int cow_name_add(struct cow_tree *tree, struct cow_inode *dir, const char *name, size_t name_bytes, struct cow_entry entry);
+int cow_name_add(struct cow_tree *tree, struct cow_inode *dir, const char *name, size_t name_bytes,
+                 struct cow_entry entry);
 int cow_name_replace(struct cow_tree *tree, const struct cow_inode *dir, const char *name, size_t name_bytes,
                      struct cow_entry entry);
 int cow_name_remove(struct cow_tree *tree, struct cow_inode *dir, const char *name, size_t name_bytes);
-/* The name of ino in bucket (dir, hash): its length, copied to name (COW_NAME_BYTES_MAX); -ENOENT. With several, nth. */
+/* The name of ino in bucket (dir, hash): its length, copied to name (COW_NAME_BYTES_MAX); -ENOENT. With several, nth.
+ */
 int cow_name_of(struct cow_tree *tree, uint64_t dir, uint64_t hash, uint64_t ino, unsigned nth, char *name_out);
 
 /* nlink stays the caller's. At most 2 puts and dels each. */

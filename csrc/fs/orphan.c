@@ -15,8 +15,8 @@
 
 struct doomed {
     struct cow_key key;
-    struct cow_run run;   /* of an EXTENT item */
-    uint64_t birth;       /* of an INLINE item */
+    struct cow_run run; /* of an EXTENT item */
+    uint64_t birth;     /* of an INLINE item */
     size_t inline_bytes;
 };
 

@@ -13,9 +13,9 @@
 
 struct walk {
     struct cow_tree *tree;
-    uint64_t at;         /* the inode reached */
-    uint32_t mode;       /* of it */
-    const char *rest;    /* what is left */
+    uint64_t at;      /* the inode reached */
+    uint32_t mode;    /* of it */
+    const char *rest; /* what is left */
     size_t rest_bytes;
     unsigned links;
     char buffers[2][COW_PATH_BYTES_MAX + 1];
@@ -132,9 +132,11 @@ int cow_fs_parent(struct cow_tree *tree, uint64_t start, const char *path, size_
     int rc = check_path(path, path_bytes);
     if (rc) return rc;
     size_t end = path_bytes;
-    while (end > 0 && path[end - 1] == '/') end--;
+    while (end > 0 && path[end - 1] == '/')
+        end--;
     size_t at = end;
-    while (at > 0 && path[at - 1] != '/') at--;
+    while (at > 0 && path[at - 1] != '/')
+        at--;
     rc = end == at ? cow_fail(EINVAL, "the path has no last name") : cow_name_check_new(path + at, end - at);
     if (rc) return rc;
     uint64_t dir = path[0] == '/' ? COW_ROOT_INO : start;

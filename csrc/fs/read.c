@@ -43,7 +43,8 @@ static int read_run(const struct reader *reader, uint64_t block, uint64_t count,
     while (count) {
         uint64_t start = block << COW_BLOCK_SHIFT;
         uint32_t n = count < READ_BLOCKS_MAX ? (uint32_t)count : READ_BLOCKS_MAX;
-        while (n > 1 && start + ((uint64_t)n << COW_BLOCK_SHIFT) > reader->end) n--;
+        while (n > 1 && start + ((uint64_t)n << COW_BLOCK_SHIFT) > reader->end)
+            n--;
         int rc;
         if (start < reader->offset || start + COW_BLOCK_BYTES > reader->end) {
             n = 1;
@@ -125,7 +126,8 @@ int cow_fs_read_blocks(struct cow_tree *tree, uint64_t ino, const uint64_t *bloc
     uint8_t *bytes = buffer;
     for (size_t done = 0; done < count;) {
         size_t run = 1;
-        while (done + run < count && run < READ_BLOCKS_MAX && blocks[done + run] == blocks[done] + run) run++;
+        while (done + run < count && run < READ_BLOCKS_MAX && blocks[done + run] == blocks[done] + run)
+            run++;
         size_t length = run * COW_BLOCK_BYTES;
         int64_t n = cow_fs_read(tree, ino, blocks[done] << COW_BLOCK_SHIFT, bytes + done * COW_BLOCK_BYTES, length);
         if (n < 0) return (int)n;

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Renaming, all cases. What is asked for is looked up and judged first (struct rename holds it); the changes that follow
- * cannot be refused any more. Both directories may be the same one: then there is one struct for it, reached by two
- * pointers. The directories that change are never the inodes that move, because a directory cannot get into itself.
+ * Renaming, all cases. What is asked for is looked up and judged first (struct rename holds it); the changes that
+ * follow cannot be refused any more. Both directories may be the same one: then there is one struct for it, reached by
+ * two pointers. The directories that change are never the inodes that move, because a directory cannot get into itself.
  */
 #include <sys/stat.h>
 
@@ -79,7 +79,8 @@ static int check_replace(struct rename *rename)
     const struct cow_inode *moved = &rename->from.inode, *victim = &rename->to.inode;
     int rc = refuse_inside(rename->tree, &rename->from, &rename->to);
     if (rc) return rc;
-    if (!rename->to.exists) return cow_name_room(rename->tree, rename->to.dir->ino, rename->to.name, rename->to.name_bytes);
+    if (!rename->to.exists)
+        return cow_name_room(rename->tree, rename->to.dir->ino, rename->to.name, rename->to.name_bytes);
     if (S_ISDIR(moved->mode) && !S_ISDIR(victim->mode)) return -ENOTDIR;
     if (!S_ISDIR(moved->mode) && S_ISDIR(victim->mode)) return -EISDIR;
     return S_ISDIR(victim->mode) && victim->entries ? -ENOTEMPTY : 0;
@@ -156,8 +157,8 @@ static int exchange(struct rename *rename)
     return rc ? rc : move_link(tree, &to->inode, to, from);
 }
 
-int cow_fs_rename(struct cow_tree *tree, uint64_t old_dir, const char *old_name, size_t old_name_bytes, uint64_t new_dir,
-                  const char *new_name, size_t new_name_bytes, uint32_t flags, uint64_t *orphan_out)
+int cow_fs_rename(struct cow_tree *tree, uint64_t old_dir, const char *old_name, size_t old_name_bytes,
+                  uint64_t new_dir, const char *new_name, size_t new_name_bytes, uint32_t flags, uint64_t *orphan_out)
 {
     *orphan_out = 0;
     if ((flags & ~(uint32_t)(COW_RENAME_NOREPLACE | COW_RENAME_EXCHANGE)) ||

@@ -2,9 +2,9 @@
 /*
  * Writing. A step covers a range that has at most STEP_PIECES pieces in the mapping, so all it has to remember fits on
  * the stack and its changes to the tree are bounded. It goes: look the range up; find out what the tree owns (that is
- * overwritten in place); allocate runs for the rest; move the data; and only then change the tree. Whatever fails before
- * the last part leaves the file's mapping as it was and gives the new blocks back. A rewrite of owned blocks never
- * gets to the B+tree: for one or two blocks lookup alone knows where they are.
+ * overwritten in place); allocate runs for the rest; move the data; and only then change the tree. Whatever fails
+ * before the last part leaves the file's mapping as it was and gives the new blocks back. A rewrite of owned blocks
+ * never gets to the B+tree: for one or two blocks lookup alone knows where they are.
  *
  * What is owned: a block with one reference that was born in the open generation may be overwritten, but a count is
  * only true when no node above it is shared. Putting an extent's item again, unchanged, makes its path exclusive (and
@@ -13,8 +13,8 @@
 #include "fs/extents.h"
 
 #define STEP_PIECES 6u
-#define LOOKUP_BLOCKS 2u       /* up to here a range is tried with lookup alone */
-#define LOOKUP_FILL_BLOCKS 4u  /* up to here what was written is put there */
+#define LOOKUP_BLOCKS 2u      /* up to here a range is tried with lookup alone */
+#define LOOKUP_FILL_BLOCKS 4u /* up to here what was written is put there */
 
 struct fresh {
     uint64_t block;
@@ -25,19 +25,22 @@ struct fresh {
 struct step {
     struct cow_tree *tree;
     struct cow_inode *inode;
-    uint64_t offset, end;     /* bytes */
-    uint64_t first, stop;     /* blocks [first, stop) */
-    const uint8_t *bytes;     /* what goes to offset; NULL = zeros */
+    uint64_t offset, end;             /* bytes */
+    uint64_t first, stop;             /* blocks [first, stop) */
+    const uint8_t *bytes;             /* what goes to offset; NULL = zeros */
     const struct cow_inline *content; /* block 0 was inline until now */
     struct cow_piece piece[STEP_PIECES];
     unsigned piece_count;
     struct fresh fresh[STEP_PIECES];
     unsigned fresh_count;
-    cow_addr before;          /* a good place for the first new block */
+    cow_addr before; /* a good place for the first new block */
     uint64_t copied_bytes;
 };
 
-static uint64_t piece_end(const struct cow_piece *piece) { return piece->block + piece->count; }
+static uint64_t piece_end(const struct cow_piece *piece)
+{
+    return piece->block + piece->count;
+}
 
 static void shorten(struct step *step, uint64_t stop)
 {
@@ -74,7 +77,8 @@ static int plan_by_map(struct step *step)
     int rc = cow_map_open(&map, step->tree, step->inode->ino, step->first);
     if (rc) return rc;
     if (map.before && cow_own(step->tree, map.before_birth)) step->before = map.before;
-    while (step->piece_count < STEP_PIECES && (rc = cow_map_next(&map, step->stop, &step->piece[step->piece_count])) == 1)
+    while (step->piece_count < STEP_PIECES &&
+           (rc = cow_map_next(&map, step->stop, &step->piece[step->piece_count])) == 1)
         step->piece_count++;
     cow_map_close(&map);
     if (rc < 0) return rc;
@@ -149,7 +153,8 @@ static int allocate_range(struct step *step, uint64_t block, uint64_t end, cow_a
             return 0;
         }
         struct fresh fresh = {.block = block};
-        int rc = cow_space_alloc_data(cow_tree_space(step->tree), *goal, (uint32_t)(end - block), &fresh.addr, &fresh.count);
+        int rc =
+            cow_space_alloc_data(cow_tree_space(step->tree), *goal, (uint32_t)(end - block), &fresh.addr, &fresh.count);
         if (rc) return rc;
         COW_ASSERT(fresh.count > 0 && fresh.count <= end - block);
         step->fresh[step->fresh_count++] = fresh;
@@ -169,11 +174,13 @@ static int plan_allocation(struct step *step)
             continue;
         }
         uint64_t block = piece->block;
-        while (i + 1 < step->piece_count && !step->piece[i + 1].in_place) i++;
+        while (i + 1 < step->piece_count && !step->piece[i + 1].in_place)
+            i++;
         int rc = allocate_range(step, block, piece_end(&step->piece[i]), &goal);
         if (rc) return rc;
     }
-    while (step->piece_count && step->piece[step->piece_count - 1].block >= step->stop) step->piece_count--;
+    while (step->piece_count && step->piece[step->piece_count - 1].block >= step->stop)
+        step->piece_count--;
     struct cow_piece *last = &step->piece[step->piece_count - 1];
     if (piece_end(last) > step->stop) last->count = step->stop - last->block;
     return 0;
@@ -213,8 +220,10 @@ static int write_part(struct step *step, uint64_t block, cow_addr addr)
     uint64_t to = step->end < start + COW_BLOCK_BYTES ? step->end : start + COW_BLOCK_BYTES;
     int rc = load_old(step, block, from, to, buffer);
     if (rc) return rc;
-    if (step->bytes) memcpy(buffer + (from - start), step->bytes + (from - step->offset), to - from);
-    else memset(buffer + (from - start), 0, to - from);
+    if (step->bytes)
+        memcpy(buffer + (from - start), step->bytes + (from - step->offset), to - from);
+    else
+        memset(buffer + (from - start), 0, to - from);
     return cow_space_write(cow_tree_space(step->tree), addr, 1, buffer);
 }
 
@@ -280,8 +289,9 @@ static int grow(struct step *step)
     for (unsigned i = 0; i < step->piece_count; i++) {
         const struct cow_piece *piece = &step->piece[i];
         if (piece->in_place)
-            cow_charge(step->tree, piece->birth, cow_bytes_within(piece->block, piece->count, step->end) -
-                                                     cow_bytes_within(piece->block, piece->count, was));
+            cow_charge(step->tree, piece->birth,
+                       cow_bytes_within(piece->block, piece->count, step->end) -
+                           cow_bytes_within(piece->block, piece->count, was));
     }
     uint64_t size = step->end;
     if ((was & (COW_BLOCK_BYTES - 1)) && was >> COW_BLOCK_SHIFT < step->first) {
@@ -447,7 +457,8 @@ int64_t cow_fs_write(struct cow_tree *tree, uint64_t ino, uint64_t offset, const
     if (rc) return rc;
     if (length == 0) return 0;
     if (offset == COW_APPEND) offset = inode.size_bytes;
-    if (offset > COW_FILE_BYTES_MAX || length > COW_FILE_BYTES_MAX - offset) return cow_fail(EFBIG, "a file of that size");
+    if (offset > COW_FILE_BYTES_MAX || length > COW_FILE_BYTES_MAX - offset)
+        return cow_fail(EFBIG, "a file of that size");
     uint64_t room = COW_FS_IO_BYTES - (offset & (COW_BLOCK_BYTES - 1));
     cow_file_touch(&inode);
     return cow_write_step(tree, &inode, offset, buffer, length < room ? length : room);
@@ -474,7 +485,8 @@ int cow_fs_write_blocks(struct cow_tree *tree, uint64_t ino, const uint64_t *blo
         return rc ? rc : (int)done;
     }
     size_t run = 1;
-    while (run < count && run < COW_FS_IO_BYTES / COW_BLOCK_BYTES && blocks[run] == blocks[0] + run) run++;
+    while (run < count && run < COW_FS_IO_BYTES / COW_BLOCK_BYTES && blocks[run] == blocks[0] + run)
+        run++;
     int64_t written = cow_write_step(tree, &inode, blocks[0] << COW_BLOCK_SHIFT, bytes, run * COW_BLOCK_BYTES);
     return written < 0 ? (int)written : (int)(written >> COW_BLOCK_SHIFT);
 }

@@ -20,7 +20,8 @@ struct bucket {
 
 static int check_name(const char *name, size_t name_bytes)
 {
-    if (name_bytes == 0 || name_bytes > COW_NAME_BYTES_MAX) return cow_fail(ERANGE, "an attribute name of %zu bytes", name_bytes);
+    if (name_bytes == 0 || name_bytes > COW_NAME_BYTES_MAX)
+        return cow_fail(ERANGE, "an attribute name of %zu bytes", name_bytes);
     return memchr(name, 0, name_bytes) ? cow_fail(EINVAL, "an attribute name may not hold NUL") : 0;
 }
 
@@ -79,7 +80,8 @@ int cow_fs_xattr_set(struct cow_tree *tree, uint64_t ino, const char *name, size
     struct bucket bucket;
     int rc = check_name(name, name_bytes);
     if (rc) return rc;
-    if (flags & ~(uint32_t)(COW_XATTR_CREATE | COW_XATTR_REPLACE)) return cow_fail(EINVAL, "flags of an attribute: %u", flags);
+    if (flags & ~(uint32_t)(COW_XATTR_CREATE | COW_XATTR_REPLACE))
+        return cow_fail(EINVAL, "flags of an attribute: %u", flags);
     if (value_bytes > LINUX_VALUE_MAX) return cow_fail(E2BIG, "an attribute of %zu bytes", value_bytes);
     if (value_bytes > COW_XATTR_VALUE_BYTES_MAX) return cow_fail(ENOSPC, "an attribute of %zu bytes", value_bytes);
     rc = cow_tree_get_inode(tree, ino, &inode);
@@ -94,7 +96,8 @@ int cow_fs_xattr_set(struct cow_tree *tree, uint64_t ino, const char *name, size
                               .value = value};
     uint8_t entry[COW_XATTR_VALUE_BYTES_MAX + COW_NAME_BYTES_MAX + 8];
     size_t entry_bytes = cow_xattr_encode(&xattr, entry);
-    if (bucket.length + entry_bytes > COW_VALUE_BYTES_MAX) return cow_fail(ENOSPC, "too many attributes with the same hash");
+    if (bucket.length + entry_bytes > COW_VALUE_BYTES_MAX)
+        return cow_fail(ENOSPC, "too many attributes with the same hash");
     memcpy(bucket.bytes + bucket.length, entry, entry_bytes);
     rc = cow_tree_put(tree, bucket.key, bucket.bytes, bucket.length + entry_bytes);
     if (rc) return rc;

@@ -165,8 +165,10 @@ static void release_block(struct cow_space *space, const struct piece *piece, ui
 {
     struct cow_record_page *records = space_records(piece->record_page);
     uint32_t block = (piece->chunk << COW_CHUNK_SHIFT) + slot;
-    if (records->generation[slot] == space->open_generation) {
-        records->generation[slot] = 0; /* no commit knows it: free for use at once */
+    /* No commit knows it: free for use at once. A whole chunk waits for the commit all the same, because then it is given
+     * back to the host. */
+    if (records->generation[slot] == space->open_generation && !piece->whole) {
+        records->generation[slot] = 0;
         space_scan_released(space, piece->segment, block);
         return;
     }

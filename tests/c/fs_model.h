@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * fs_model.h: a file tree in plain memory, to compare a real one with. Files are byte arrays, names a flat list; a fork is
- * a copy. Real inode numbers are kept, because forks keep them. Functions are static, as the checks' counters are.
+ * fs_model.h: a file tree in plain memory, to compare a real one with. Files are byte arrays, names a flat list; a fork
+ * is a copy. Real inode numbers are kept, because forks keep them. Functions are static, as the checks' counters are.
  */
 #ifndef PYCOW_FS_MODEL_H
 #define PYCOW_FS_MODEL_H
@@ -38,20 +38,21 @@ struct model {
     struct model_entry entry[MODEL_ENTRIES];
 };
 
-static void model_init(struct model *model)
+static inline void model_init(struct model *model)
 {
     memset(model, 0, sizeof *model);
     model->node[0] = (struct model_node){.used = true, .is_dir = true, .ino = COW_ROOT_INO};
 }
 
-static void model_deinit(struct model *model)
+static inline void model_deinit(struct model *model)
 {
-    for (int i = 0; i < MODEL_NODES; i++) free(model->node[i].data);
+    for (int i = 0; i < MODEL_NODES; i++)
+        free(model->node[i].data);
     memset(model, 0, sizeof *model);
 }
 
 /* Frees a node that has neither name nor pin. */
-static void model_lose(struct model *model, int node)
+static inline void model_lose(struct model *model, int node)
 {
     struct model_node *n = &model->node[node];
     if (n->nlink || n->pins) return;
@@ -59,7 +60,7 @@ static void model_lose(struct model *model, int node)
     *n = (struct model_node){0};
 }
 
-static void model_copy(struct model *to, const struct model *from)
+static inline void model_copy(struct model *to, const struct model *from)
 {
     model_deinit(to);
     *to = *from;
@@ -73,14 +74,14 @@ static void model_copy(struct model *to, const struct model *from)
         if (to->node[i].used && !to->node[i].is_dir) model_lose(to, i);
 }
 
-static int model_find(const struct model *model, int dir, const char *name)
+static inline int model_find(const struct model *model, int dir, const char *name)
 {
     for (int i = 0; i < MODEL_ENTRIES; i++)
         if (model->entry[i].used && model->entry[i].dir == dir && strcmp(model->entry[i].name, name) == 0) return i;
     return -1;
 }
 
-static int model_add_node(struct model *model, bool is_dir, uint64_t ino)
+static inline int model_add_node(struct model *model, bool is_dir, uint64_t ino)
 {
     for (int i = 1; i < MODEL_NODES; i++) {
         if (model->node[i].used) continue;
@@ -91,7 +92,7 @@ static int model_add_node(struct model *model, bool is_dir, uint64_t ino)
     return -1;
 }
 
-static int model_add_entry(struct model *model, int dir, const char *name, int node)
+static inline int model_add_entry(struct model *model, int dir, const char *name, int node)
 {
     for (int i = 0; i < MODEL_ENTRIES; i++) {
         if (model->entry[i].used) continue;
@@ -104,7 +105,7 @@ static int model_add_entry(struct model *model, int dir, const char *name, int n
     return -1;
 }
 
-static void model_drop_entry(struct model *model, int entry)
+static inline void model_drop_entry(struct model *model, int entry)
 {
     int node = model->entry[entry].node;
     model->entry[entry].used = false;
@@ -112,21 +113,21 @@ static void model_drop_entry(struct model *model, int entry)
     model_lose(model, node);
 }
 
-static bool model_is_empty(const struct model *model, int dir)
+static inline bool model_is_empty(const struct model *model, int dir)
 {
     for (int i = 0; i < MODEL_ENTRIES; i++)
         if (model->entry[i].used && model->entry[i].dir == dir) return false;
     return true;
 }
 
-static bool model_is_above(const struct model *model, int above, int dir)
+static inline bool model_is_above(const struct model *model, int above, int dir)
 {
     for (; dir != above; dir = model->node[dir].parent)
         if (dir == 0) return false;
     return true;
 }
 
-static size_t model_path(const struct model *model, int entry, char *path, size_t capacity)
+static inline size_t model_path(const struct model *model, int entry, char *path, size_t capacity)
 {
     char tail[1024] = "", next[1024];
     for (;;) {
@@ -134,14 +135,15 @@ static size_t model_path(const struct model *model, int entry, char *path, size_
         memcpy(tail, next, sizeof tail);
         int dir = model->entry[entry].dir;
         if (dir == 0) break;
-        for (entry = 0; !model->entry[entry].used || model->entry[entry].node != dir; entry++) continue;
+        for (entry = 0; !model->entry[entry].used || model->entry[entry].node != dir; entry++)
+            continue;
     }
     return (size_t)snprintf(path, capacity, "%s", tail);
 }
 
 /* ---- The whole tree ---- */
 
-static void verify_file(const struct model_node *node, cow_tree *tree)
+static inline void verify_file(const struct model_node *node, cow_tree *tree)
 {
     cow_attr attr;
     MUST(cow_inode_stat(tree, node->ino, &attr));
@@ -154,7 +156,7 @@ static void verify_file(const struct model_node *node, cow_tree *tree)
     free(data);
 }
 
-static void verify_dir(const struct model *model, int dir, cow_tree *tree)
+static inline void verify_dir(const struct model *model, int dir, cow_tree *tree)
 {
     uint8_t buffer[1000];
     uint64_t cookie = 0, count = 0, wanted = 0, subdirs = 0;
@@ -183,7 +185,9 @@ static void verify_dir(const struct model *model, int dir, cow_tree *tree)
         wanted++;
         subdirs += model->node[model->entry[i].node].is_dir;
         uint64_t ino = 0;
-        CHECK_EQ(cow_dir_lookup(tree, model->node[dir].ino, model->entry[i].name, strlen(model->entry[i].name), &ino, NULL), 0);
+        CHECK_EQ(
+            cow_dir_lookup(tree, model->node[dir].ino, model->entry[i].name, strlen(model->entry[i].name), &ino, NULL),
+            0);
         CHECK_EQ(ino, model->node[model->entry[i].node].ino);
     }
     cow_attr attr;
@@ -193,7 +197,7 @@ static void verify_dir(const struct model *model, int dir, cow_tree *tree)
 }
 
 /* One name of each inode leads back to it. */
-static void verify_path(const struct model_node *node, cow_tree *tree)
+static inline void verify_path(const struct model_node *node, cow_tree *tree)
 {
     char path[4096];
     size_t bytes;
@@ -208,7 +212,7 @@ static void verify_path(const struct model_node *node, cow_tree *tree)
 }
 
 /* The tree's counters against a walk over its items. */
-static void model_verify_counts(cow_tree *tree)
+static inline void model_verify_counts(cow_tree *tree)
 {
     uint64_t apparent = 0, size = 0, mapped = 0, ino = 0, inodes = 0;
     struct cow_cursor cursor;
@@ -234,7 +238,9 @@ static void model_verify_counts(cow_tree *tree)
             end = block + run.count;
             for (uint64_t i = 0; i < run.count; i++) {
                 uint64_t start = (block + i) * 4096;
-                bytes += start >= inode.size_bytes ? 0 : inode.size_bytes - start < 4096 ? inode.size_bytes - start : 4096;
+                bytes += start >= inode.size_bytes         ? 0
+                         : inode.size_bytes - start < 4096 ? inode.size_bytes - start
+                                                           : 4096;
             }
             birth = run.birth;
             mapped += run.count;
@@ -256,15 +262,17 @@ static void model_verify_counts(cow_tree *tree)
 }
 
 /* Compares the whole tree. */
-static void model_verify(const struct model *model, cow_tree *tree)
+static inline void model_verify(const struct model *model, cow_tree *tree)
 {
     uint64_t nodes = 0;
     for (int i = 0; i < MODEL_NODES; i++) {
         const struct model_node *node = &model->node[i];
         if (!node->used) continue;
         nodes++;
-        if (node->is_dir) verify_dir(model, i, tree);
-        else verify_file(node, tree);
+        if (node->is_dir)
+            verify_dir(model, i, tree);
+        else
+            verify_file(node, tree);
         verify_path(node, tree);
     }
     cow_tree_info info;
@@ -275,18 +283,19 @@ static void model_verify(const struct model *model, cow_tree *tree)
 
 /* ---- Differences ---- */
 
-static int entry_at(const struct model *model, const char *path, size_t bytes)
+static inline int entry_at(const struct model *model, const char *path, size_t bytes)
 {
     char other[1024];
     for (int i = 0; i < MODEL_ENTRIES; i++)
-        if (model->entry[i].used && model_path(model, i, other, sizeof other) == bytes && memcmp(other, path, bytes) == 0)
+        if (model->entry[i].used && model_path(model, i, other, sizeof other) == bytes &&
+            memcmp(other, path, bytes) == 0)
             return i;
     return -1;
 }
 
 /* What cow_diff should say of a path: 'A', 'D', 'C' (must), 'c' (may), 0 (must not). */
-static char judge(const struct model *old_model, int old_entry, const struct model *new_model, int new_entry,
-                  const char *path)
+static inline char judge(const struct model *old_model, int old_entry, const struct model *new_model, int new_entry,
+                         const char *path)
 {
     if (old_entry < 0) return new_entry < 0 ? 0 : 'A';
     if (new_entry < 0) { /* only the topmost */
@@ -307,7 +316,7 @@ struct found {
     bool used;
 };
 
-static size_t read_diff(cow_tree *old_tree, cow_tree *new_tree, struct found *found, size_t capacity)
+static inline size_t read_diff(cow_tree *old_tree, cow_tree *new_tree, struct found *found, size_t capacity)
 {
     static uint8_t buffer[65536];
     cow_diff *diff;
@@ -332,7 +341,7 @@ static size_t read_diff(cow_tree *old_tree, cow_tree *new_tree, struct found *fo
     return count;
 }
 
-static void check_path(struct found *found, size_t count, const char *path, char wanted)
+static inline void check_path(struct found *found, size_t count, const char *path, char wanted)
 {
     char got = 0;
     for (size_t i = 0; i < count; i++) {
@@ -346,7 +355,8 @@ static void check_path(struct found *found, size_t count, const char *path, char
 }
 
 /* Compares cow_diff of two trees with what the models say. */
-static void model_verify_diff(const struct model *old_model, cow_tree *old_tree, const struct model *new_model, cow_tree *new_tree)
+static inline void model_verify_diff(const struct model *old_model, cow_tree *old_tree, const struct model *new_model,
+                                     cow_tree *new_tree)
 {
     static struct found found[2 * MODEL_ENTRIES];
     size_t count = read_diff(old_tree, new_tree, found, sizeof found / sizeof *found);
@@ -359,9 +369,11 @@ static void model_verify_diff(const struct model *old_model, cow_tree *old_tree,
     for (int i = 0; i < MODEL_ENTRIES; i++) {
         if (!old_model->entry[i].used) continue;
         size_t bytes = model_path(old_model, i, path, sizeof path);
-        if (entry_at(new_model, path, bytes) < 0) check_path(found, count, path, judge(old_model, i, new_model, -1, path));
+        if (entry_at(new_model, path, bytes) < 0)
+            check_path(found, count, path, judge(old_model, i, new_model, -1, path));
     }
-    for (size_t i = 0; i < count; i++) CHECK(found[i].used);
+    for (size_t i = 0; i < count; i++)
+        CHECK(found[i].used);
 }
 
 #endif

@@ -215,7 +215,7 @@ class TestAtomic:
         before = store.stats()
         images, layers = store.images.list(), store.layers.list()
         files = sorted(os.listdir(store.path))
-        with pytest.raises(kind, match=message):
+        with pytest.raises(kind, match=message or None):
             store.images.load_all(path)
         assert (store.images.list(), store.layers.list()) == (images, layers)
         assert store.stats().trees == before.trees
