@@ -131,6 +131,19 @@ int cow_store_open(const char *path, const cow_options *options, cow_store **sto
     return open_on(dev, options, lockfile, store_out);
 }
 
+void cow_store_abandon(cow_store *store)
+{
+    tear_down(store);
+}
+
+void cow_store_tune(cow_store *store, const struct cow_tuning *tuning)
+{
+    if (tuning->journal_pages) cow_space_set_journal_pages(store->space, tuning->journal_pages);
+    if (!tuning->release_at_once) return;
+    store->release_at_once = tuning->release_at_once;
+    store->release_later = true;
+}
+
 int cow_store_close(cow_store *store)
 {
     if (!store) return 0;

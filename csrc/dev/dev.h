@@ -87,5 +87,11 @@ int cow_dev_sim_crash(struct cow_dev *sim, uint64_t event_count, uint64_t seed, 
 #define COW_DEV_SIM_SYNC 4
 #define COW_DEV_SIM_OTHER 8
 void cow_dev_sim_fail(struct cow_dev *sim, unsigned mask, uint64_t nth, int error, bool sticky);
+/* While paused no operation fails and none is counted: a test looks at the store in between. */
+void cow_dev_sim_pause(struct cow_dev *sim, bool paused);
+uint64_t cow_dev_sim_faults(struct cow_dev *sim); /* injected so far */
+/* One more destroy is needed: the medium, with what is in its cache but not synced, outlives a store that was closed
+ * or abandoned on it, and another can be opened on it. */
+void cow_dev_sim_hold(struct cow_dev *sim);
 
 #endif

@@ -24,7 +24,9 @@ struct sim_dev {
     unsigned fault_mask;
     uint64_t fault_in; /* UINT64_MAX = off */
     int fault_error;
-    bool fault_sticky;
+    bool fault_sticky, fault_paused;
+    uint64_t faults;
+    unsigned holders; /* destroys to come before the last one */
 };
 
 struct sim_file {
@@ -47,12 +49,13 @@ static struct sim_file *file_of(struct cow_dev_file *file)
 
 static int fault(struct sim_dev *sim, unsigned kind, const char *name)
 {
-    if (!(sim->fault_mask & kind) || sim->fault_in == UINT64_MAX) return 0;
+    if (sim->fault_paused || !(sim->fault_mask & kind) || sim->fault_in == UINT64_MAX) return 0;
     if (sim->fault_in > 0) {
         sim->fault_in--;
         return 0;
     }
     if (!sim->fault_sticky) sim->fault_in = UINT64_MAX;
+    sim->faults++;
     return cow_fail(sim->fault_error, "%s: injected fault", name);
 }
 
@@ -400,6 +403,11 @@ static void sim_destroy(struct cow_dev *dev)
     struct sim_dev *sim = sim_of(dev);
     struct sim_log *log = &sim->log;
 
+    pthread_mutex_lock(&sim->lock);
+    bool held = sim->holders > 0;
+    if (held) sim->holders--;
+    pthread_mutex_unlock(&sim->lock);
+    if (held) return;
     cow_dev_destroy(sim->live);
     for (uint32_t i = 0; i < log->inode_count; i++)
         cow_bytes_deinit(&log->inodes[i].durable);
@@ -502,4 +510,35 @@ void cow_dev_sim_fail(struct cow_dev *dev, unsigned mask, uint64_t nth, int erro
     sim->fault_sticky = sticky;
     pthread_mutex_unlock(&sim->lock);
     COW_ASSERT(nth == UINT64_MAX || error != 0);
+}
+
+void cow_dev_sim_pause(struct cow_dev *dev, bool paused)
+{
+    struct sim_dev *sim = sim_of(dev);
+
+    COW_ASSERT(dev->ops == &sim_ops);
+    pthread_mutex_lock(&sim->lock);
+    sim->fault_paused = paused;
+    pthread_mutex_unlock(&sim->lock);
+}
+
+uint64_t cow_dev_sim_faults(struct cow_dev *dev)
+{
+    struct sim_dev *sim = sim_of(dev);
+
+    COW_ASSERT(dev->ops == &sim_ops);
+    pthread_mutex_lock(&sim->lock);
+    uint64_t faults = sim->faults;
+    pthread_mutex_unlock(&sim->lock);
+    return faults;
+}
+
+void cow_dev_sim_hold(struct cow_dev *dev)
+{
+    struct sim_dev *sim = sim_of(dev);
+
+    COW_ASSERT(dev->ops == &sim_ops);
+    pthread_mutex_lock(&sim->lock);
+    sim->holders++;
+    pthread_mutex_unlock(&sim->lock);
 }

@@ -200,7 +200,7 @@ int cow_space_commit_done(struct cow_space *space, uint64_t durable, uint64_t pi
         space->nodes_pending = space->nodes_pending_new;
         space->nodes_pending_known = true;
     }
-    bool full = space->state.journal_bytes > (uint64_t)SPACE_JOURNAL_PAGES * COW_PAGE_BYTES;
+    bool full = space->state.journal_bytes > (uint64_t)space->journal_pages * COW_PAGE_BYTES;
     space_unlock(space);
     int rc = space_dead_remove(space);
     int rc_checkpoint = full ? space_checkpoint(space) : 0;

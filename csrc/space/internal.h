@@ -105,7 +105,7 @@ struct cow_space {
     bool meta_unsynced, journal_unsynced[2];
     bool top_unsynced, segments_unsynced, space_unsynced; /* folders */
     uint64_t journal_reserved[2];
-    uint32_t journal_sequence;
+    uint32_t journal_sequence, journal_pages; /* batches in the half; a half above so many pages is checkpointed */
     uint64_t table_reserved; /* bytes of space/table */
 
     struct space_page **buckets;

@@ -54,6 +54,7 @@ int cow_space_open(struct cow_dev *dev, const struct cow_space_state *state, uin
     space->state = *state;
     space->durable = durable;
     space->open_generation = durable + 1;
+    space->journal_pages = SPACE_JOURNAL_PAGES;
     space_lock(space);
     int rc = space_cache_init(space, cache_bytes);
     if (rc == 0) rc = open_files(space);
@@ -79,6 +80,13 @@ void cow_space_close(struct cow_space *space)
     free(space->batch);
     pthread_mutex_destroy(&space->lock);
     free(space);
+}
+
+void cow_space_set_journal_pages(struct cow_space *space, uint32_t pages)
+{
+    space_lock(space);
+    space->journal_pages = pages;
+    space_unlock(space);
 }
 
 const struct cow_space_counters *cow_space_counters(struct cow_space *space) { return &space->counters; }

@@ -64,6 +64,7 @@ struct cow_space_counters {
 int cow_space_open(struct cow_dev *dev, const struct cow_space_state *state, uint64_t durable,
                    uint64_t cache_bytes, struct cow_space **space_out);
 void cow_space_close(struct cow_space *space);
+void cow_space_set_journal_pages(struct cow_space *space, uint32_t pages); /* tests: checkpoint above so many */
 const struct cow_space_counters *cow_space_counters(struct cow_space *space);
 uint64_t cow_space_cached_bytes(struct cow_space *space);
 /* Record pages changed since the last commit: the caller commits early when it grows large. */

@@ -5,7 +5,6 @@
  */
 #include "tree/store.h"
 
-#define AT_ONCE 4096u                              /* nodes released by the call that deletes */
 #define STACK_ROOM (COW_RELEASE_STACK_MAX - 1536u) /* pushing above this releases first: a subtree needs room to unfold */
 
 static int step_locked(cow_store *store, uint32_t budget)
@@ -27,15 +26,16 @@ int cow_release_step(cow_store *store, uint32_t budget, bool *more_out)
 
 int cow_release_push(cow_store *store, struct cow_root root)
 {
-    bool alone = !store->committer.running; /* nobody else would do the rest */
+    bool alone = !store->committer.running && !store->release_later; /* nobody else would do the rest */
+    uint32_t at_once = store->release_at_once;
     pthread_mutex_lock(&store->release_lock);
     int rc = 0;
-    while (!rc && store->release.depth >= STACK_ROOM) rc = step_locked(store, AT_ONCE);
+    while (!rc && store->release.depth >= STACK_ROOM) rc = step_locked(store, at_once);
     if (!rc) {
         store->release.stack[store->release.depth++] = root;
         store->release_changed = true;
-        rc = step_locked(store, AT_ONCE);
-        while (!rc && alone && store->release.depth > 0) rc = step_locked(store, AT_ONCE);
+        rc = step_locked(store, at_once);
+        while (!rc && alone && store->release.depth > 0) rc = step_locked(store, at_once);
     }
     bool more = store->release.depth > 0;
     pthread_mutex_unlock(&store->release_lock);

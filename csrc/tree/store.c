@@ -220,15 +220,20 @@ void cow_store_reclaim(cow_store *store)
     (void)cow_space_commit_done(store->space, store->super.generation, pinned);
 }
 
+#define NODE_CACHE_BYTES ((uint64_t)64 << 20)
+#define RECORD_CACHE_BYTES ((uint64_t)32 << 20)
+
 static int load(cow_store *store, const cow_options *options)
 {
+    uint64_t node_cache = options->node_cache_bytes ? options->node_cache_bytes : NODE_CACHE_BYTES;
+    uint64_t record_cache = options->record_cache_bytes ? options->record_cache_bytes : RECORD_CACHE_BYTES;
     const struct cow_super *super = &store->super;
     struct cow_space_state state = space_state(super);
-    int rc = cow_space_open(store->dev, &state, super->generation, options->record_cache_bytes, &store->space);
+    int rc = cow_space_open(store->dev, &state, super->generation, record_cache, &store->space);
     if (!rc && !store->readonly) rc = settle_super(store);
     if (rc) return rc;
     if (!store->readonly) cow_store_reclaim(store);
-    rc = cow_nodes_open(store->space, options->node_cache_bytes, super->generation + 1, &store->nodes);
+    rc = cow_nodes_open(store->space, node_cache, super->generation + 1, &store->nodes);
     if (rc) return rc;
     memcpy(store->hash_key, super->hash_key, sizeof store->hash_key);
     store->trees_root = (struct cow_root){super->trees_addr, super->trees_generation};
@@ -278,6 +283,7 @@ int cow_store_attach(struct cow_dev *dev, const cow_options *options, struct cow
     store->readonly = (options->flags & COW_OPEN_READONLY) != 0;
     dev->readonly = store->readonly;
     store->lockfile = lockfile;
+    store->release_at_once = COW_RELEASE_AT_ONCE;
     store->forks_seen = atomic_load(&process_forks);
     int rc = init_locks(store);
     if (!rc && lockfile && store->readonly) rc = cow_lockfile_pin(lockfile, 0);

@@ -25,6 +25,8 @@
 #define COW_DIRTY_NODES_MAX 16384u
 #define COW_DIRTY_PAGES_MAX 4096u
 
+#define COW_RELEASE_AT_ONCE 4096u /* nodes released by the call that deletes */
+
 struct cow_lockfile;
 
 /* A tree as it was when a transaction first touched it. */
@@ -76,6 +78,8 @@ struct cow_store {
     pthread_mutex_t release_lock;
     struct cow_release release;
     uint32_t release_stored; /* DEAD items in the trees tree */
+    uint32_t release_at_once;
+    bool release_later;      /* what is left of a deletion waits although no thread works on it */
     bool release_changed;
 
     pthread_mutex_t commit_lock; /* one commit at a time */
@@ -87,8 +91,17 @@ struct cow_store {
     struct cow_copy_up_counters copy_up;
 };
 
+/* api_store.c */
+int cow_store_open_dev(struct cow_dev *dev, const cow_options *options, cow_store **store_out); /* owns dev */
+void cow_store_abandon(cow_store *store); /* tests: as close, but what is not committed is lost, as when a process dies */
+/* Tests: makes rare things frequent. Before the store is used; 0 = leave it. */
+struct cow_tuning {
+    uint32_t journal_pages;   /* a journal half above it is checkpointed */
+    uint32_t release_at_once; /* nodes that a deletion releases itself; the rest waits as DEAD items */
+};
+void cow_store_tune(cow_store *store, const struct cow_tuning *tuning);
+
 /* store.c */
-int cow_store_open_dev(struct cow_dev *dev, const cow_options *options, cow_store **store_out); /* api_store.c; owns dev */
 /* Opens or makes the store on dev (owned, also on error). Without catalog and lookup: the layers above add those. */
 int cow_store_attach(struct cow_dev *dev, const cow_options *options, struct cow_lockfile *lockfile, bool *made_out,
                      cow_store **store_out);
