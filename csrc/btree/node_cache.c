@@ -18,6 +18,38 @@ _Static_assert(offsetof(struct cow_node, bytes) == COW_CACHE_LINE, "what a probe
 
 /* ---- Memory -------------------------------------------------------------------------------------- */
 
+/* Memory of nodes that went, for those that come: it is mapped already, which is worth more than what malloc costs. One
+ * small pool for all stores of the process. */
+#define RECYCLED_MAX 256u
+static pthread_mutex_t recycled_lock = PTHREAD_MUTEX_INITIALIZER;
+static struct cow_node *recycled;
+static uint32_t recycled_count;
+
+static void free_node(struct cow_node *node)
+{
+    pthread_mutex_lock(&recycled_lock);
+    bool keep = recycled_count < RECYCLED_MAX;
+    if (keep) {
+        node->next = recycled;
+        recycled = node;
+        recycled_count++;
+    }
+    pthread_mutex_unlock(&recycled_lock);
+    if (!keep) free(node);
+}
+
+static struct cow_node *node_memory(void)
+{
+    pthread_mutex_lock(&recycled_lock);
+    struct cow_node *node = recycled;
+    if (node != NULL) {
+        recycled = node->next;
+        recycled_count--;
+    }
+    pthread_mutex_unlock(&recycled_lock);
+    return node != NULL ? node : aligned_alloc(COW_CACHE_LINE, sizeof *node);
+}
+
 static struct cow_node *take_spare(struct cow_nodes *nodes)
 {
     pthread_mutex_lock(&nodes->pool_lock);
@@ -32,7 +64,7 @@ static struct cow_node *take_spare(struct cow_nodes *nodes)
 
 static struct cow_node *allocate_node(struct cow_nodes *nodes, cow_addr addr, uint64_t generation)
 {
-    struct cow_node *node = aligned_alloc(COW_CACHE_LINE, sizeof *node);
+    struct cow_node *node = node_memory();
     if (node == NULL) node = take_spare(nodes);
     if (node == NULL) return NULL;
     memset(node, 0, offsetof(struct cow_node, bytes));
@@ -77,7 +109,7 @@ static void free_chain(struct cow_node *chain)
 {
     while (chain != NULL) {
         struct cow_node *next = chain->next;
-        free(chain);
+        free_node(chain);
         chain = next;
     }
 }
@@ -86,7 +118,7 @@ void cow_node_unpin(struct cow_node *node)
 {
     uint32_t before = atomic_fetch_sub_explicit(&node->pins, 1, memory_order_acq_rel);
     COW_ASSERT((before & ~COW_NODE_DROPPED) > 0);
-    if (before == (COW_NODE_DROPPED | 1)) free(node);
+    if (before == (COW_NODE_DROPPED | 1)) free_node(node);
 }
 
 /* ---- A shard: all under its mutex ---------------------------------------------------------------- */
@@ -232,7 +264,7 @@ static int get_missed(struct cow_nodes *nodes, cow_addr addr, uint64_t generatio
     }
     struct cow_node *evicted = shard_trim(shard, nodes->shard_limit);
     pthread_mutex_unlock(&shard->lock);
-    if (raced) free(fresh);
+    if (raced) free_node(fresh);
     free_chain(stale);
     free_chain(evicted);
     *node_out = node;

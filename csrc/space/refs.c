@@ -1,35 +1,55 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * refs.c: counts on two levels. A run is cut at chunk borders into pieces; a piece that is a whole chunk changes the
- * chunk's add, any other changes the refs of its records and then the chunk's min. Each operation first loads what
- * it will touch and refuses what it must refuse, then changes it all. A whole chunk whose lowest count goes to 0 is the
- * one case in which a whole piece needs its records: the blocks at the minimum are released.
+ * refs.c: counts on two levels. A run is cut at chunk borders into pieces; a piece is either a part of one chunk, and
+ * changes the refs of its records and then the chunk's min, or one or more whole chunks of one chunk page, and changes
+ * their adds in one loop. Each operation first loads what it will touch and refuses what it must refuse, then changes it
+ * all. A whole chunk whose lowest count goes to 0 is the one case in which whole chunks need records: the blocks at the
+ * minimum are released.
  */
 #include "space/internal.h"
 
 struct piece {
     uint32_t segment, chunk;
     uint32_t first, end; /* blocks of the chunk */
-    bool whole;
+    uint32_t whole;      /* that many whole chunks from chunk on; 0 = a part of one */
     struct cow_chunk_page *chunks;
     uint32_t slot; /* of the chunk in its page */
     struct space_page *chunk_page, *record_page;
 };
 
-/* Cuts the next piece off the run [*block, end). */
-static bool piece_next(struct piece *piece, uint32_t segment, uint64_t *block, uint64_t end)
+/* Cuts the next piece off the run [*block, end), of at most whole_max whole chunks. */
+static bool piece_next(struct piece *piece, uint32_t segment, uint64_t *block, uint64_t end, uint32_t whole_max)
 {
     if (*block >= end) return false;
     piece->segment = segment;
     piece->chunk = (uint32_t)(*block >> COW_CHUNK_SHIFT);
     piece->first = (uint32_t)*block & (COW_CHUNK_BLOCKS - 1);
-    uint64_t left = end - *block;
-    uint64_t room = COW_CHUNK_BLOCKS - piece->first;
-    piece->end = piece->first + (uint32_t)(left < room ? left : room);
-    piece->whole = piece->end - piece->first == COW_CHUNK_BLOCKS;
     piece->record_page = NULL;
+    uint64_t left = end - *block;
+    if (piece->first == 0 && left >= COW_CHUNK_BLOCKS) {
+        uint64_t chunks = left >> COW_CHUNK_SHIFT;
+        uint32_t room = COW_CHUNKS_PER_PAGE - piece->chunk % COW_CHUNKS_PER_PAGE;
+        if (room > whole_max) room = whole_max;
+        piece->whole = chunks < room ? (uint32_t)chunks : room;
+        piece->end = COW_CHUNK_BLOCKS;
+        *block += (uint64_t)piece->whole << COW_CHUNK_SHIFT;
+        return true;
+    }
+    uint64_t room = COW_CHUNK_BLOCKS - piece->first;
+    piece->whole = 0;
+    piece->end = piece->first + (uint32_t)(left < room ? left : room);
     *block += piece->end - piece->first;
     return true;
+}
+
+/* The i-th chunk of a piece of whole chunks, alone. */
+static struct piece piece_chunk(const struct piece *piece, uint32_t i)
+{
+    struct piece one = *piece;
+    one.chunk += i;
+    one.slot += i;
+    one.whole = 1;
+    return one;
 }
 
 static int load_chunk(struct cow_space *space, struct piece *piece)
@@ -82,15 +102,23 @@ bool space_block_free(const struct cow_record_page *records, int32_t add, uint32
 
 /* ---- Adding references ------------------------------------------------------------------------- */
 
+static int prepare_ref_whole(const struct piece *piece)
+{
+    const int32_t *add = piece->chunks->add + piece->slot, *min = piece->chunks->min + piece->slot;
+    for (uint32_t i = 0; i < piece->whole; i++) {
+        if (add[i] + min[i] > 0 && add[i] < COW_REFS_MAX - 1) continue;
+        struct piece one = piece_chunk(piece, i);
+        return add[i] + min[i] <= 0 ? fail_free(&one, 0) : fail_many(&one);
+    }
+    return 0;
+}
+
 static int prepare_ref(struct cow_space *space, struct piece *piece)
 {
     int rc = load_chunk(space, piece);
     if (rc != 0) return rc;
+    if (piece->whole > 0) return prepare_ref_whole(piece);
     int32_t add = piece->chunks->add[piece->slot];
-    if (piece->whole) {
-        if (add + piece->chunks->min[piece->slot] <= 0) return fail_free(piece, 0);
-        return add >= COW_REFS_MAX - 1 ? fail_many(piece) : 0;
-    }
     rc = load_records(space, piece);
     if (rc != 0) return rc;
     const struct cow_record_page *records = space_records(piece->record_page);
@@ -103,9 +131,10 @@ static int prepare_ref(struct cow_space *space, struct piece *piece)
 
 static void apply_ref(struct cow_space *space, struct piece *piece)
 {
-    hold(space, piece, !piece->whole);
-    if (piece->whole) {
-        piece->chunks->add[piece->slot]++;
+    hold(space, piece, piece->whole == 0);
+    if (piece->whole > 0) {
+        int32_t *add = piece->chunks->add + piece->slot;
+        for (uint32_t i = 0; i < piece->whole; i++) add[i]++;
         space_page_dirty(space, piece->chunk_page);
         return;
     }
@@ -132,10 +161,10 @@ int cow_space_ref(struct cow_space *space, cow_addr addr, uint32_t count)
     if (count == 0) return 0;
     space_lock(space);
     int rc = space_range_check(space, segment, cow_addr_block(addr), count);
-    while (rc == 0 && piece_next(&piece, segment, &at, end)) rc = prepare_ref(space, &piece);
+    while (rc == 0 && piece_next(&piece, segment, &at, end, COW_CHUNKS_PER_PAGE)) rc = prepare_ref(space, &piece);
     if (rc == 0) {
         at = first;
-        while (piece_next(&piece, segment, &at, end)) apply_ref(space, &piece);
+        while (piece_next(&piece, segment, &at, end, COW_CHUNKS_PER_PAGE)) apply_ref(space, &piece);
     }
     space_unlock(space);
     return rc;
@@ -181,16 +210,25 @@ static void release_block(struct cow_space *space, const struct piece *piece, ui
     }
 }
 
+static int prepare_unref_whole(struct cow_space *space, const struct piece *piece)
+{
+    const int32_t *add = piece->chunks->add + piece->slot, *min = piece->chunks->min + piece->slot;
+    for (uint32_t i = 0; i < piece->whole; i++) {
+        if (add[i] + min[i] > 1) continue;
+        struct piece one = piece_chunk(piece, i);
+        if (add[i] + min[i] <= 0) return fail_free(&one, 0);
+        int rc = load_records(space, &one);
+        if (rc != 0) return rc;
+    }
+    return 0;
+}
+
 static int prepare_unref(struct cow_space *space, struct piece *piece)
 {
     int rc = load_chunk(space, piece);
     if (rc != 0) return rc;
+    if (piece->whole > 0) return prepare_unref_whole(space, piece);
     int32_t add = piece->chunks->add[piece->slot];
-    int32_t lowest = add + piece->chunks->min[piece->slot];
-    if (piece->whole) {
-        if (lowest <= 0) return fail_free(piece, 0);
-        return lowest == 1 ? load_records(space, piece) : 0;
-    }
     rc = load_records(space, piece);
     if (rc != 0) return rc;
     const struct cow_record_page *records = space_records(piece->record_page);
@@ -200,14 +238,12 @@ static int prepare_unref(struct cow_space *space, struct piece *piece)
     return 0;
 }
 
-static uint32_t unref_whole(struct cow_space *space, struct piece *piece)
+/* A whole chunk whose lowest count went to 0. */
+static uint32_t release_lowest(struct cow_space *space, struct piece *piece)
 {
-    hold(space, piece, false);
-    int32_t add = --piece->chunks->add[piece->slot];
-    space_page_dirty(space, piece->chunk_page);
-    if (add + piece->chunks->min[piece->slot] > 0) return 0;
     hold(space, piece, true);
     const struct cow_record_page *records = space_records(piece->record_page);
+    int32_t add = piece->chunks->add[piece->slot];
     uint32_t zeroed = 0;
     for (uint32_t i = 0; i < COW_CHUNK_BLOCKS; i++) {
         if (add + records->refs[i] != 0) continue;
@@ -215,6 +251,26 @@ static uint32_t unref_whole(struct cow_space *space, struct piece *piece)
         zeroed++;
     }
     space_page_dirty(space, piece->record_page);
+    return zeroed;
+}
+
+static uint32_t unref_whole(struct cow_space *space, struct piece *piece)
+{
+    hold(space, piece, false);
+    int32_t *add = piece->chunks->add + piece->slot;
+    const int32_t *min = piece->chunks->min + piece->slot;
+    uint32_t zeroed = 0, at_zero = 0;
+    for (uint32_t i = 0; i < piece->whole; i++) {
+        add[i]--;
+        at_zero += add[i] + min[i] == 0;
+    }
+    space_page_dirty(space, piece->chunk_page);
+    for (uint32_t i = 0; i < piece->whole && at_zero > 0; i++) {
+        if (add[i] + min[i] != 0) continue;
+        struct piece one = piece_chunk(piece, i);
+        zeroed += release_lowest(space, &one);
+        at_zero--;
+    }
     return zeroed;
 }
 
@@ -248,11 +304,11 @@ int cow_space_unref(struct cow_space *space, cow_addr addr, uint32_t count, uint
     space_lock(space);
     int rc = count == 0 ? 0 : space_range_check(space, segment, cow_addr_block(addr), count);
     if (rc == 0) rc = space_dead_reserve(space);
-    while (rc == 0 && piece_next(&piece, segment, &at, end)) rc = prepare_unref(space, &piece);
+    while (rc == 0 && piece_next(&piece, segment, &at, end, COW_CHUNKS_PER_PAGE)) rc = prepare_unref(space, &piece);
     if (rc == 0) {
         at = first;
-        while (piece_next(&piece, segment, &at, end)) {
-            zeroed += piece.whole ? unref_whole(space, &piece) : unref_part(space, &piece);
+        while (piece_next(&piece, segment, &at, end, COW_CHUNKS_PER_PAGE)) {
+            zeroed += piece.whole > 0 ? unref_whole(space, &piece) : unref_part(space, &piece);
         }
         if (zeroed != 0) space_used_sub(space, segment, zeroed);
     }
@@ -267,7 +323,7 @@ int cow_space_refs(struct cow_space *space, cow_addr addr, uint32_t *refs_out)
 {
     uint64_t at = cow_addr_block(addr), end = at + 1;
     struct piece piece;
-    (void)piece_next(&piece, cow_addr_segment(addr), &at, end);
+    (void)piece_next(&piece, cow_addr_segment(addr), &at, end, 1);
     space_lock(space);
     int rc = load_chunk(space, &piece);
     if (rc == 0) rc = load_records(space, &piece);
@@ -286,7 +342,7 @@ int cow_space_owned_run(struct cow_space *space, cow_addr addr, uint32_t count, 
     int rc = 0;
     struct piece piece;
     space_lock(space);
-    while (more && rc == 0 && piece_next(&piece, cow_addr_segment(addr), &at, end)) {
+    while (more && rc == 0 && piece_next(&piece, cow_addr_segment(addr), &at, end, 1)) {
         rc = load_chunk(space, &piece);
         if (rc == 0) rc = load_records(space, &piece);
         if (rc != 0) break;
@@ -317,7 +373,7 @@ int cow_space_exclusive(struct cow_space *space, cow_addr addr, uint32_t count, 
     int rc = 0;
     struct piece piece;
     space_lock(space);
-    while (rc == 0 && piece_next(&piece, cow_addr_segment(addr), &at, end)) {
+    while (rc == 0 && piece_next(&piece, cow_addr_segment(addr), &at, end, 1)) {
         space->epoch++; /* nothing is changed, so one piece at a time is enough */
         rc = load_chunk(space, &piece);
         if (rc != 0) break;
