@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * fs.h: the file system inside a tree: names (dir.c, rename.c, path.c, orphan.c), attributes (attr.c), xattrs (xattr.c),
- * file content (write.c, read.c, size.c, clone.c). Functions run inside a bracket of tree.h, which api_fs.c opens; they
+ * fs.h: the file system inside a tree: names (dir.c, rename.c, path.c, orphan.c), attributes (attr.c), xattrs
+ * (xattr.c), file content (write.c, read.c, size.c, clone.c). Functions run inside a bracket of tree.h, which api_fs.c opens; they
  * check everything that can be wrong with a request before they change anything. Semantics are POSIX; errors are
  * negative errno values.
  */
@@ -25,10 +25,13 @@ int cow_fs_link(struct cow_tree *tree, uint64_t dir, const char *name, size_t na
  * cow_fs_reclaim_next until that returns 0. */
 int cow_fs_remove(struct cow_tree *tree, uint64_t dir, const char *name, size_t name_bytes, uint32_t how,
                   uint64_t *orphan_out);
-int cow_fs_rename(struct cow_tree *tree, uint64_t old_dir, const char *old_name, size_t old_name_bytes, uint64_t new_dir,
-                  const char *new_name, size_t new_name_bytes, uint32_t flags, uint64_t *orphan_out);
-int64_t cow_fs_read_dir(struct cow_tree *tree, uint64_t dir, uint64_t cookie, uint32_t flags, void *buffer, size_t capacity);
-int cow_fs_walk(struct cow_tree *tree, uint64_t start, const char *path, size_t path_bytes, uint32_t flags, uint64_t *ino_out);
+int cow_fs_rename(struct cow_tree *tree, uint64_t old_dir, const char *old_name, size_t old_name_bytes,
+                  uint64_t new_dir, const char *new_name, size_t new_name_bytes, uint32_t flags,
+                  uint64_t *orphan_out);
+int64_t cow_fs_read_dir(struct cow_tree *tree, uint64_t dir, uint64_t cookie, uint32_t flags, void *buffer,
+                        size_t capacity);
+int cow_fs_walk(struct cow_tree *tree, uint64_t start, const char *path, size_t path_bytes, uint32_t flags,
+                uint64_t *ino_out);
 int cow_fs_parent(struct cow_tree *tree, uint64_t start, const char *path, size_t path_bytes, uint64_t *dir_out,
                   size_t *name_offset_out, size_t *name_bytes_out);
 int cow_fs_path_of(struct cow_tree *tree, uint64_t ino, char *buffer, size_t capacity, size_t *path_bytes_out);
@@ -46,7 +49,8 @@ int cow_fs_set(struct cow_tree *tree, uint64_t ino, const cow_attr *attr, uint32
 int64_t cow_fs_read_link(struct cow_tree *tree, uint64_t ino, char *buffer, size_t capacity);
 
 /* xattr.c: as the public functions */
-int64_t cow_fs_xattr_get(struct cow_tree *tree, uint64_t ino, const char *name, size_t name_bytes, void *value, size_t capacity);
+int64_t cow_fs_xattr_get(struct cow_tree *tree, uint64_t ino, const char *name, size_t name_bytes, void *value,
+                         size_t capacity);
 int cow_fs_xattr_set(struct cow_tree *tree, uint64_t ino, const char *name, size_t name_bytes, const void *value,
                      size_t value_bytes, uint32_t flags);
 int64_t cow_fs_xattr_list(struct cow_tree *tree, uint64_t ino, char *names, size_t capacity);
@@ -54,8 +58,8 @@ int cow_fs_xattr_remove(struct cow_tree *tree, uint64_t ino, const char *name, s
 /* At most a bounded number of them: 1 = call again. */
 int cow_fs_xattr_free_all(struct cow_tree *tree, uint64_t ino);
 
-/* write.c, read.c, size.c, clone.c. One call of write, punch or clone does a bounded part; api_fs.c loops, each time in a
- * bracket of its own. write and clone return the bytes done, which may be 0: the file was only prepared, call again. */
+/* write.c, read.c, size.c, clone.c. One call of write, punch or clone does a bounded part; api_fs.c loops, each time
+ * in a bracket of its own. write and clone return the bytes done, which may be 0: the file was only prepared, call again. */
 #define COW_FS_IO_BYTES (1u << 20)
 int64_t cow_fs_read(struct cow_tree *tree, uint64_t ino, uint64_t offset, void *buffer, size_t length);
 int64_t cow_fs_write(struct cow_tree *tree, uint64_t ino, uint64_t offset, const void *buffer, size_t length);

@@ -31,8 +31,7 @@ int cow_lookup_name_get(struct cow_tree *tree, uint64_t dir, const char *name, s
 void cow_lookup_name_put(struct cow_tree *tree, uint64_t dir, const char *name, size_t name_bytes, uint64_t ino);
 void cow_lookup_name_drop(struct cow_tree *tree, uint64_t dir, const char *name, size_t name_bytes);
 
-/* 1 = hit: the block's address (0 = hole), how many blocks follow it in the same run (>= 1, itself included;
- * consecutive addresses; as far as the cache knows) and whether this block is owned. */
+/* 1 = hit: the block's address (0 = hole), and whether this block is known to be owned (false: ask the tree). */
 int cow_lookup_block_get(struct cow_tree *tree, uint64_t ino, uint64_t block, cow_addr *addr_out, bool *owned_out);
 void cow_lookup_block_put(struct cow_tree *tree, uint64_t ino, uint64_t block, cow_addr addr, bool owned);
 void cow_lookup_block_drop(struct cow_tree *tree, uint64_t ino, uint64_t block, uint64_t count);

@@ -464,7 +464,16 @@ int64_t cow_fs_write(struct cow_tree *tree, uint64_t ino, uint64_t offset, const
     return cow_write_step(tree, &inode, offset, buffer, length < room ? length : room);
 }
 
-/* Zeros of step->bytes == NULL never come here: the wrapper's blocks are whole. */
+/* How many of the first blocks have consecutive numbers. */
+static size_t run_of(const uint64_t *blocks, size_t count)
+{
+    size_t run = 1;
+    while (run < count && run < COW_FS_IO_BYTES / COW_BLOCK_BYTES && blocks[run] == blocks[0] + run)
+        run++;
+    return run;
+}
+
+/* Single blocks that lookup knows to be owned are overwritten one after another; else one run is written. */
 int cow_fs_write_blocks(struct cow_tree *tree, uint64_t ino, const uint64_t *blocks, size_t count, const void *buffer)
 {
     struct cow_inode inode;
@@ -473,9 +482,10 @@ int cow_fs_write_blocks(struct cow_tree *tree, uint64_t ino, const uint64_t *blo
     cow_file_touch(&inode);
     const uint8_t *bytes = buffer;
     size_t done = 0;
-    cow_addr addr;
-    bool owned;
-    for (; done < count && (blocks[done] + 1) << COW_BLOCK_SHIFT <= inode.size_bytes; done++) { /* owned: in place */
+    for (; done < count && (blocks[done] + 1) << COW_BLOCK_SHIFT <= inode.size_bytes; done++) {
+        cow_addr addr;
+        bool owned;
+        if (run_of(blocks + done, count - done) > LOOKUP_BLOCKS) break;
         if (cow_lookup_block_get(tree, ino, blocks[done], &addr, &owned) != 1 || addr == 0 || !owned) break;
         rc = cow_space_write(cow_tree_space(tree), addr, 1, bytes + done * COW_BLOCK_BYTES);
         if (rc) return rc;
@@ -484,9 +494,7 @@ int cow_fs_write_blocks(struct cow_tree *tree, uint64_t ino, const uint64_t *blo
         rc = cow_tree_put_inode(tree, &inode);
         return rc ? rc : (int)done;
     }
-    size_t run = 1;
-    while (run < count && run < COW_FS_IO_BYTES / COW_BLOCK_BYTES && blocks[run] == blocks[0] + run)
-        run++;
+    size_t run = run_of(blocks, count);
     int64_t written = cow_write_step(tree, &inode, blocks[0] << COW_BLOCK_SHIFT, bytes, run * COW_BLOCK_BYTES);
     return written < 0 ? (int)written : (int)(written >> COW_BLOCK_SHIFT);
 }
