@@ -88,10 +88,12 @@ static int find_ranges(struct collect *collect)
 
 /* ---- Inodes ---- */
 
+/* A further hard link changes its inode as far as a layer is concerned: the layer must hold the old name too, or it could
+ * not say that both are one file (overlayfs copies the inode up for the same reason). */
 static bool attributes_differ(const struct cow_inode *a, const struct cow_inode *b)
 {
     return a->mode != b->mode || a->uid != b->uid || a->gid != b->gid || a->rdev != b->rdev ||
-           a->mtime_ns != b->mtime_ns || (!S_ISDIR(a->mode) && a->size_bytes != b->size_bytes);
+           (!S_ISDIR(a->mode) && b->nlink > a->nlink) || a->mtime_ns != b->mtime_ns || (!S_ISDIR(a->mode) && a->size_bytes != b->size_bytes);
 }
 
 static void clip_ranges(struct cow_diff *diff, struct cow_diff_inode *entry, uint64_t stop)

@@ -280,3 +280,20 @@ def test_changes_as_a_layer(store: pycow.Store, seed: int) -> None:
 def test_no_change_is_an_empty_layer(store: pycow.Store) -> None:
     old = store._native.create_tree(temp=True)
     assert written(old.fork(base=True, temp=True), old) == bytes(1024)
+
+
+def test_a_further_link_to_a_lower_file_stays_a_link(store: pycow.Store) -> None:
+    native = store._native
+    lower = native.create_tree()
+    ino = lower.make(ROOT_INO, "a", 0o100644)
+    lower.write(ino, 0, b"content")
+    lower.seal()
+    box = lower.fork(base=True)
+    box.link(ROOT_INO, "b", ino)
+    assert [(c.kind, c.path) for c in box.diff(lower)] == [("C", "/a"), ("A", "/b")]
+    again = lower.fork(base=True)
+    apply(again, written(box, lower))
+    assert again.walk("/a") == again.walk("/b")
+    assert again.stat(again.walk("/b")).st_nlink == 2
+    for tree in (lower, box, again):
+        tree.close()
