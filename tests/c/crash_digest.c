@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "crash_digest.h"
 
+#include "base/hash.h"
+
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/stat.h>
@@ -15,7 +17,10 @@ struct digest {
 static void add(struct digest *digest, const void *bytes, size_t length)
 {
     const uint8_t *p = bytes;
-    for (size_t i = 0; i < length; i++) digest->hash = (digest->hash ^ p[i]) * 0x100000001B3ull;
+    size_t at = 0;
+    for (; length - at >= COW_BLOCK_BYTES; at += COW_BLOCK_BYTES)
+        digest->hash = (digest->hash ^ cow_hash_block(p + at)) * 0x100000001B3ull;
+    for (size_t i = at; i < length; i++) digest->hash = (digest->hash ^ p[i]) * 0x100000001B3ull;
     digest->hash ^= digest->hash >> 29;
 }
 
@@ -104,7 +109,7 @@ static int add_tree(struct digest *digest, cow_tree *tree)
     cow_attr root;
     int rc = cow_tree_get_info(tree, &info);
     if (!rc) rc = cow_inode_stat(tree, COW_ROOT_INO, &root);
-    if (rc) return rc;
+    if (rc || info.temp) return rc; /* temporary trees are gone when the store is opened again */
     add_number(digest, info.id);
     add_number(digest, info.sealed);
     add_number(digest, info.inodes);

@@ -1,358 +1,278 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Crash enumeration: a seeded workload of mixed operations runs on the simulated device; then the medium is rebuilt as it
- * may look after a power cut at each event (write, sync, creation, ...), in several ways each, and opened. It must check
- * clean and equal the last durable commit (or the one in flight, when its superblock made it).
+ * Crash enumeration: a seeded workload (work.h) runs on the simulated device, through several processes: some end well,
+ * most are killed at some operation of the medium, and the next one goes on with what the host's cache holds. Then the
+ * medium is rebuilt as it may look after a power cut at each event (write, sync, creation, ...), in several ways each, and
+ * opened. It must check clean, equal the last durable commit (or the one in flight, when its superblock made it), and go
+ * on from there. For some images the power fails again while they recover: images of images.
  *
- *   test_crash                          the runs of CI
- *   test_crash WORKLOADS IMAGES         longer: seeds 1..WORKLOADS, IMAGES crash seeds an event
- *   test_crash replay SEED EVENT CRASH  one image again; a failure prints this line
+ *   test_crash                                         the runs of CI
+ *   test_crash WORKLOADS IMAGES [FIRST]                longer: seeds from FIRST (1), IMAGES crash seeds an event
+ *   test_crash replay SEED EVENT CRASH [EVENT CRASH]   one image again (or its image); a failure prints this line
  */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 
 #include "crash_digest.h"
-#include "dev/dev.h"
+#include "work.h"
 
-#define COMMITS_MAX 512u
-#define TREES_MAX 12u
+#define STEPS 70u       /* operations of one process */
+#define FAILURES_MAX 5u
 
-struct commit_point {
-    uint64_t started, ended; /* events issued when the commit began and when it was durable */
-    uint64_t digest;
+struct tally {
+    uint64_t images, again, failures; /* images, images of images, of both that failed */
+    uint64_t kills, landed;           /* processes killed; of them: the commit they were in was in the cache */
 };
 
-struct workload {
-    cow_store *store;
-    struct cow_dev *sim;
-    uint64_t random;
-    cow_tree *trees[TREES_MAX];
-    bool sealed[TREES_MAX];
-    unsigned tree_count;
-    struct commit_point commits[COMMITS_MAX];
-    unsigned commit_count;
-};
+static const cow_options image_options = {.flags = COW_OPEN_CREATE};
+static const struct cow_tuning image_tuning = {.journal_pages = 24, .release_at_once = 1};
 
-static const cow_options options = {.flags = COW_OPEN_CREATE, .record_cache_bytes = 1 << 20, .node_cache_bytes = 1 << 20};
+/* ---- The workload ---- */
 
-#define MUST(expression) \
-    do { \
-        int64_t must_rc = (expression); \
-        if (must_rc < 0) { \
-            fprintf(stderr, "%s:%d: %s: %lld %s\n", __FILE__, __LINE__, #expression, (long long)must_rc, cow_error_detail()); \
-            exit(1); \
-        } \
-    } while (0)
-
-static uint64_t next_random(struct workload *w)
+/* Runs until the medium takes no more, at the nth operation of a kind, and opens again. */
+static void killed_run(struct work *w, unsigned mask, uint64_t nth, struct tally *tally)
 {
-    w->random += 0x9E3779B97F4A7C15ull;
-    uint64_t z = w->random;
-    z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9ull;
-    z = (z ^ (z >> 27)) * 0x94D049BB133111EBull;
-    return z ^ (z >> 31);
+    w->fault = EIO;
+    cow_dev_sim_fail(w->sim, mask, nth, EIO, true);
+    work_run(w, STEPS);
+    cow_dev_sim_fail(w->sim, mask, UINT64_MAX, 0, false);
+    w->fault = 0;
+    (void)work_close(w, true);
+    uint64_t flying = w->flying.ended ? w->flying.digest : 0;
+    WORK_MUST(work_reopen(w));
+    tally->kills++;
+    tally->landed += flying != 0 && w->commits[w->commit_count - 1].digest == flying;
 }
 
-static unsigned below(struct workload *w, unsigned n) { return (unsigned)(next_random(w) % n); }
-
-/* What a request may answer without being wrong: names clash and vanish at random. */
-static void may_fail(int64_t rc)
+static void run_processes(struct work *w, uint64_t seed, struct tally *tally)
 {
-    static const int fine[] = {0, ENOENT, EEXIST, ENOTDIR, EISDIR, ENOTEMPTY, EINVAL, EROFS, ENXIO, ENODATA};
-    for (size_t i = 0; i < sizeof fine / sizeof *fine; i++)
-        if (rc == -fine[i]) return;
-    if (rc > 0) return;
-    fprintf(stderr, "unexpected error %lld: %s\n", (long long)rc, cow_error_detail());
-    exit(1);
+    work_init(w, seed);
+    work_run(w, 2 * STEPS);
+    for (unsigned i = 0; i < 6; i++) killed_run(w, COW_DEV_SIM_SYNC, work_random(w) % 12, tally);
+    WORK_MUST(work_close(w, false));
+    WORK_MUST(work_reopen(w));
+    for (unsigned i = 0; i < 3; i++)
+        killed_run(w, COW_DEV_SIM_WRITE | COW_DEV_SIM_SYNC | COW_DEV_SIM_OTHER, work_random(w) % 150, tally);
+    work_run(w, STEPS);
 }
 
-static void start(struct workload *w, uint64_t seed)
-{
-    *w = (struct workload){.random = seed * 7919};
-    MUST(cow_dev_sim_open(&w->sim));
-    w->sim->fixed_seed = 1; /* replay needs the same layout each time */
-    MUST(cow_store_open_dev(w->sim, &options, &w->store));
-}
+/* ---- One image ---- */
 
-static void record_commit(struct workload *w)
-{
-    if (w->commit_count == COMMITS_MAX) return;
-    struct commit_point *point = &w->commits[w->commit_count];
-    point->started = cow_dev_sim_events(w->sim);
-    MUST(cow_store_commit(w->store));
-    point->ended = cow_dev_sim_events(w->sim);
-    MUST(digest_store(w->store, &point->digest));
-    w->commit_count++;
-}
-
-static void name_of(struct workload *w, char *name) { sprintf(name, "n%u", below(w, 24)); }
-
-static uint64_t some_dir(struct workload *w, cow_tree *tree)
-{
-    uint64_t ino = COW_ROOT_INO;
-    char name[16];
-    for (unsigned i = below(w, 3); i > 0; i--) {
-        cow_attr attr;
-        uint64_t child;
-        name_of(w, name);
-        if (cow_dir_lookup(tree, ino, name, strlen(name), &child, &attr) == 0 && S_ISDIR(attr.mode)) ino = child;
-    }
-    return ino;
-}
-
-static void write_some(struct workload *w, cow_tree *tree, uint64_t ino)
-{
-    static uint8_t bytes[300000];
-    static const unsigned sizes[] = {5, 700, 4096, 9000, 70000, 300000};
-    unsigned length = sizes[below(w, 6)];
-    memset(bytes, (int)below(w, 256), length);
-    bytes[below(w, length)] = 1;
-    uint64_t offset = below(w, 2) ? (uint64_t)below(w, 60) * 4096 : below(w, 100000);
-    may_fail(cow_file_write(tree, ino, below(w, 5) ? offset : COW_APPEND, bytes, length));
-}
-
-static void file_operation(struct workload *w, cow_tree *tree)
-{
-    char name[16];
-    uint64_t dir = some_dir(w, tree), ino;
-    cow_attr attr;
-    name_of(w, name);
-    if (cow_dir_lookup(tree, dir, name, strlen(name), &ino, &attr) || !S_ISREG(attr.mode)) return;
-    switch (below(w, 8)) {
-    case 0: may_fail(cow_file_truncate(tree, ino, below(w, 300000))); break;
-    case 1: may_fail(cow_file_punch(tree, ino, below(w, 100000), below(w, 100000))); break;
-    case 2: {
-        cow_tree *other = w->trees[below(w, w->tree_count)];
-        uint64_t source;
-        cow_attr source_attr;
-        name_of(w, name);
-        if (cow_dir_lookup(other, COW_ROOT_INO, name, strlen(name), &source, &source_attr) || !S_ISREG(source_attr.mode)) break;
-        may_fail(cow_file_clone(other, source, 0, tree, ino, (uint64_t)below(w, 8) * 4096, 4096ull * (1 + below(w, 16))));
-        break;
-    }
-    case 3: {
-        attr.mode = 0600 + below(w, 64);
-        may_fail(cow_inode_set(tree, ino, &attr, COW_SET_MODE));
-        break;
-    }
-    case 4: may_fail(cow_xattr_set(tree, ino, "user.x", 6, name, below(w, 4), 0)); break;
-    default: write_some(w, tree, ino); break;
-    }
-}
-
-static void name_operation(struct workload *w, cow_tree *tree)
-{
-    char name[16], other[16];
-    uint64_t dir = some_dir(w, tree), dir2 = some_dir(w, tree), ino;
-    name_of(w, name);
-    name_of(w, other);
-    cow_attr attr = {.mode = S_IFREG | 0644};
-    switch (below(w, 10)) {
-    case 0: attr.mode = S_IFDIR | 0755; /* fall through */
-    case 1:
-    case 2:
-    case 3: {
-        int rc = cow_dir_make(tree, dir, name, strlen(name), &attr, NULL, 0, &ino);
-        may_fail(rc);
-        if (rc == 0 && S_ISREG(attr.mode)) write_some(w, tree, ino);
-        break;
-    }
-    case 4: may_fail(cow_dir_remove(tree, dir, name, strlen(name), COW_REMOVE_FILE)); break;
-    case 5: may_fail(cow_dir_remove(tree, dir, name, strlen(name), below(w, 2) ? COW_REMOVE_DIR : COW_REMOVE_TREE)); break;
-    case 6: {
-        attr.mode = S_IFLNK | 0777;
-        may_fail(cow_dir_make(tree, dir, name, strlen(name), &attr, other, strlen(other), &ino));
-        break;
-    }
-    case 7:
-        if (cow_dir_lookup(tree, dir2, other, strlen(other), &ino, &attr) == 0 && !S_ISDIR(attr.mode))
-            may_fail(cow_dir_link(tree, dir, name, strlen(name), ino));
-        break;
-    default:
-        may_fail(cow_dir_rename(tree, dir, name, strlen(name), dir2, other, strlen(other), below(w, 4) ? 0 : COW_RENAME_EXCHANGE));
-        break;
-    }
-}
-
-static void drop_tree(struct workload *w, unsigned i)
-{
-    MUST(cow_tree_delete(w->trees[i]));
-    cow_tree_close(w->trees[i]);
-    w->tree_count--;
-    w->trees[i] = w->trees[w->tree_count];
-    w->sealed[i] = w->sealed[w->tree_count];
-}
-
-static void add_tree_handle(struct workload *w, cow_tree *tree, bool sealed)
-{
-    w->trees[w->tree_count] = tree;
-    w->sealed[w->tree_count++] = sealed;
-}
-
-static void tree_operation(struct workload *w)
+static int go_on(cow_store *store)
 {
     cow_tree *tree;
-    if (w->tree_count == 0) {
-        MUST(cow_tree_create(w->store, 0, &tree));
-        add_tree_handle(w, tree, false);
-        return;
-    }
-    unsigned i = below(w, w->tree_count), j = below(w, w->tree_count);
-    switch (below(w, 6)) {
-    case 0:
-        if (w->tree_count > 2) drop_tree(w, i);
-        break;
-    case 1:
-        if (!w->sealed[i]) MUST(cow_tree_reset(w->trees[i], w->trees[j]));
-        break;
-    case 2:
-        if (w->tree_count > 3 && i == 0) {
-            MUST(cow_tree_seal(w->trees[i]));
-            w->sealed[i] = true;
-        }
-        break;
-    default:
-        if (w->tree_count < TREES_MAX) {
-            bool sealed = below(w, 3) == 0;
-            uint32_t flags = (sealed ? COW_FORK_SEALED : 0) | (below(w, 2) ? COW_FORK_BASE : 0);
-            MUST(cow_tree_fork(w->trees[i], flags, &tree));
-            add_tree_handle(w, tree, sealed);
-        }
-        break;
-    }
+    int rc = cow_tree_create(store, 0, &tree);
+    if (rc) return rc;
+    cow_attr attr = {.mode = 0100644};
+    uint64_t ino;
+    rc = cow_dir_make(tree, COW_ROOT_INO, "f", 1, &attr, NULL, 0, &ino);
+    if (!rc) rc = cow_file_write(tree, ino, 0, &image_options, sizeof image_options) < 0 ? -EIO : 0;
+    if (!rc) rc = cow_store_commit(store);
+    if (!rc) rc = cow_tree_delete(tree);
+    cow_tree_close(tree);
+    return rc ? rc : cow_store_commit(store);
 }
 
-static void transaction(struct workload *w)
+/* Imports that were cut off are gone. */
+static bool no_temporaries(cow_store *store)
 {
-    MUST(cow_store_begin(w->store));
-    bool keep = below(w, 2);
-    uint64_t before = 0, after = 0;
-    if (!keep) MUST(digest_store(w->store, &before));
-    for (unsigned i = below(w, 6); i > 0; i--) {
-        cow_tree *tree = w->trees[below(w, w->tree_count)];
-        if (below(w, 2)) name_operation(w, tree);
-        else file_operation(w, tree);
+    for (uint64_t id = COW_TREE_CATALOG; id < store->next_tree; id++) {
+        cow_tree *tree;
+        cow_tree_info info;
+        if (cow_tree_open(store, id, &tree)) continue;
+        WORK_MUST(cow_tree_get_info(tree, &info));
+        cow_tree_close(tree);
+        if (!info.temp) continue;
+        fprintf(stderr, "  tree %llu is temporary and still there\n", (unsigned long long)id);
+        return false;
     }
-    MUST(cow_store_end(w->store, keep));
-    if (keep) return;
-    MUST(digest_store(w->store, &after));
-    if (before != after) {
-        fprintf(stderr, "an aborted transaction left changes\n");
-        exit(1);
-    }
+    return true;
 }
 
-static void run(struct workload *w, unsigned steps)
+/* Opens, checks, compares, goes on. The digest that was found, or a failure. Takes the image. */
+static int verify(const struct work *w, struct cow_dev *image, uint64_t event, bool whole, uint64_t *digest_out)
 {
-    tree_operation(w);
-    for (unsigned i = 0; i < steps; i++) {
-        unsigned what = below(w, 40);
-        cow_tree *tree = w->trees[below(w, w->tree_count)];
-        if (what < 3) tree_operation(w);
-        else if (what < 5) record_commit(w);
-        else if (what < 6) transaction(w);
-        else if (what < 22) name_operation(w, tree);
-        else file_operation(w, tree);
-    }
-    record_commit(w);
-}
-
-static void stop(struct workload *w)
-{
-    while (w->tree_count > 0) cow_tree_close(w->trees[--w->tree_count]);
-    MUST(cow_store_close(w->store));
-}
-
-static void print_problem(void *context, const char *text)
-{
-    (void)context;
-    fprintf(stderr, "  check: %s\n", text);
-}
-
-/* 0 = as it must be. */
-static int verify(struct workload *w, struct cow_dev *image, uint64_t event)
-{
-    unsigned durable = 0; /* commits that were acknowledged before the cut */
-    while (durable < w->commit_count && w->commits[durable].ended <= event) durable++;
     cow_store *store;
-    int rc = cow_store_open_dev(image, &options, &store);
+    int rc = cow_store_open_dev(image, &image_options, &store);
     if (rc) {
         fprintf(stderr, "  open: %d %s\n", rc, cow_error_detail());
         return 1;
     }
-    cow_check_report report;
-    uint64_t digest = 0;
-    rc = cow_store_check(store, 1, print_problem, NULL, &report);
-    int bad = rc != 0 || report.errors != 0;
-    if (rc) fprintf(stderr, "  check: %d %s\n", rc, cow_error_detail());
-    if (!bad && w->commit_count > 0) {
-        rc = digest_store(store, &digest);
-        bool last = durable > 0 && digest == w->commits[durable - 1].digest;
-        bool flying = durable < w->commit_count && event > w->commits[durable].started && digest == w->commits[durable].digest;
-        bool nothing_yet = durable == 0; /* the empty store; its content is checked by check alone */
-        bad = rc != 0 || !(last || flying || nothing_yet);
-        if (bad) fprintf(stderr, "  content: %d, digest %llx, %u commits durable\n", rc, (unsigned long long)digest, durable);
-    }
-    /* It must also go on from there. */
+    cow_store_tune(store, &image_tuning);
+    bool bad = !no_temporaries(store) || work_check(store) != 0;
     if (!bad) {
-        cow_tree *tree;
-        rc = cow_tree_create(store, 0, &tree);
-        if (!rc) {
-            rc = cow_tree_delete(tree);
-            cow_tree_close(tree);
-        }
-        if (!rc) rc = cow_store_commit(store);
-        if (!rc) rc = cow_store_check(store, 1, print_problem, NULL, &report);
-        bad = rc != 0 || report.errors != 0;
-        if (bad) fprintf(stderr, "  going on: %d %s\n", rc, cow_error_detail());
+        rc = digest_store(store, digest_out);
+        bad = rc != 0 || !work_may_show(w, event, *digest_out);
+        if (bad) fprintf(stderr, "  content: %d, digest %llx\n", rc, (unsigned long long)*digest_out);
+    }
+    if (!bad && whole) {
+        rc = go_on(store);
+        if (rc) fprintf(stderr, "  going on: %d %s\n", rc, cow_error_detail());
+        bad = rc != 0 || work_check(store) != 0;
     }
     rc = cow_store_close(store);
     return bad || rc;
 }
 
-static int one_image(struct workload *w, uint64_t seed, uint64_t event, uint64_t crash)
+/* ---- Images of images ---- */
+
+static void copy_file(struct cow_dev *from, struct cow_dev *to, const char *name)
+{
+    static uint8_t piece[1 << 20];
+    struct cow_dev_file *source, *target;
+    uint64_t bytes;
+    WORK_MUST(cow_dev_open(from, name, 0, &source));
+    WORK_MUST(from->ops->size(source, &bytes));
+    WORK_MUST(cow_dev_open(to, name, COW_DEV_CREATE, &target));
+    for (uint64_t at = 0; at < bytes;) {
+        int64_t n = cow_dev_read(source, at, piece, sizeof piece);
+        WORK_MUST(n);
+        WORK_MUST(cow_dev_write(target, at, piece, (size_t)n));
+        at += (uint64_t)n;
+    }
+    WORK_MUST(cow_dev_sync(target));
+    cow_dev_close(target);
+    cow_dev_close(source);
+}
+
+struct copying {
+    struct cow_dev *from, *to;
+    const char *folder;
+};
+
+static void copy_one(void *context, const char *name)
+{
+    const struct copying *copying = context;
+    char path[300];
+    (void)snprintf(path, sizeof path, "%s%s%s", copying->folder, *copying->folder ? "/" : "", name);
+    copy_file(copying->from, copying->to, path);
+}
+
+/* A simulated device on which all of the image is durable. Folders that the image lacks stay away. */
+static struct cow_dev *simulate(struct cow_dev *image)
+{
+    static const char *const folders[] = {"", "segments", "space"};
+    struct cow_dev *sim;
+    WORK_MUST(cow_dev_sim_open(&sim));
+    sim->fixed_seed = image->fixed_seed;
+    for (size_t i = 0; i < sizeof folders / sizeof *folders; i++) {
+        struct copying copying = {image, sim, folders[i]};
+        if (image->ops->sync_dir(image, folders[i]) == -ENOENT) continue;
+        if (*folders[i]) WORK_MUST(sim->ops->make_dir(sim, folders[i]));
+        WORK_MUST(image->ops->list(image, folders[i], copy_one, &copying));
+        WORK_MUST(sim->ops->sync_dir(sim, folders[i]));
+    }
+    WORK_MUST(sim->ops->sync_dir(sim, ""));
+    return sim;
+}
+
+static struct cow_dev *image_of(struct cow_dev *sim, uint64_t event, uint64_t crash)
 {
     struct cow_dev *image;
-    MUST(cow_dev_sim_crash(w->sim, event, crash, &image));
-    if (verify(w, image, event) == 0) return 0;
-    fprintf(stderr, "FAILED: test_crash replay %llu %llu %llu\n", (unsigned long long)seed, (unsigned long long)event,
-            (unsigned long long)crash);
+    WORK_MUST(cow_dev_sim_crash(sim, event, crash, &image));
+    return image;
+}
+
+/* Recovers the image on a simulated device of its own, which is returned: a log of the recovery and of going on. */
+static struct cow_dev *recover(const struct work *w, uint64_t event, uint64_t crash, uint64_t *first_out, uint64_t *last_out,
+                               uint64_t *digest_out)
+{
+    struct cow_dev *image = image_of(w->sim, event, crash), *sim = simulate(image);
+    cow_store *store;
+    cow_dev_destroy(image);
+    *first_out = cow_dev_sim_events(sim);
+    cow_dev_sim_hold(sim);
+    WORK_MUST(cow_store_open_dev(sim, &image_options, &store));
+    cow_store_tune(store, &image_tuning);
+    WORK_MUST(digest_store(store, digest_out));
+    WORK_MUST(cow_store_commit(store)); /* what opening did: temporary trees dropped, releases */
+    *last_out = cow_dev_sim_events(sim);
+    cow_store_abandon(store);
+    return sim;
+}
+
+static int one_again(const struct work *w, struct cow_dev *sim, uint64_t event, uint64_t digest, uint64_t event2, uint64_t crash2)
+{
+    uint64_t found = 0;
+    int bad = verify(w, image_of(sim, event2, crash2), event, true, &found);
+    if (bad || found == digest) return bad;
+    fprintf(stderr, "  content: a crash of the recovery shows digest %llx\n", (unsigned long long)found);
     return 1;
 }
 
-/* The log must outlive the store: the simulated device is destroyed with it, so images are made before stop. */
-static unsigned enumerate(uint64_t seed, unsigned steps, uint64_t images, uint64_t stride, unsigned *tried)
+static void crash_recovery(const struct work *w, uint64_t seed, uint64_t event, uint64_t crash, struct tally *tally)
 {
-    static struct workload w;
-    start(&w, seed);
-    run(&w, steps);
-    unsigned failures = 0;
-    uint64_t events = cow_dev_sim_events(w.sim);
-    for (uint64_t event = seed % stride; event <= events && failures < 5; event += stride) {
-        for (uint64_t crash = 0; crash < images; crash++, (*tried)++) failures += (unsigned)one_image(&w, seed, event, crash);
+    uint64_t first, last, digest;
+    struct cow_dev *sim = recover(w, event, crash, &first, &last, &digest);
+    for (uint64_t event2 = first; event2 <= last && tally->failures < FAILURES_MAX; event2++) {
+        uint64_t crash2 = (event + event2) % 7;
+        tally->again++;
+        if (one_again(w, sim, event, digest, event2, crash2) == 0) continue;
+        tally->failures++;
+        fprintf(stderr, "FAILED: test_crash replay %llu %llu %llu %llu %llu\n", (unsigned long long)seed,
+                (unsigned long long)event, (unsigned long long)crash, (unsigned long long)event2, (unsigned long long)crash2);
     }
-    stop(&w);
-    return failures;
+    cow_dev_destroy(sim);
 }
 
-#define STEPS 500u
+/* ---- All of them ---- */
+
+static void enumerate(uint64_t seed, uint64_t images, uint64_t stride, struct tally *tally)
+{
+    static struct work w;
+    run_processes(&w, seed, tally);
+    uint64_t events = cow_dev_sim_events(w.sim), number = seed;
+    for (uint64_t event = seed % stride; event <= events; event += stride) {
+        for (uint64_t crash = 0; crash < images && tally->failures < FAILURES_MAX; crash++, number++) {
+            uint64_t digest = 0;
+            tally->images++;
+            if (verify(&w, image_of(w.sim, event, crash), event, number % 4 == 0, &digest) != 0) {
+                tally->failures++;
+                fprintf(stderr, "FAILED: test_crash replay %llu %llu %llu\n", (unsigned long long)seed,
+                        (unsigned long long)event, (unsigned long long)crash);
+            } else if (number % 64 == 0) {
+                crash_recovery(&w, seed, event, crash, tally);
+            }
+        }
+    }
+    work_deinit(&w);
+}
+
+static int replay(int count, char **numbers)
+{
+    static struct work w;
+    struct tally tally = {0};
+    uint64_t n[5] = {0}, digest = 0;
+    for (int i = 0; i < count && i < 5; i++) n[i] = strtoull(numbers[i], NULL, 10);
+    run_processes(&w, n[0], &tally);
+    int failed = verify(&w, image_of(w.sim, n[1], n[2]), n[1], true, &digest);
+    if (!failed && count == 5) {
+        uint64_t first, last;
+        struct cow_dev *sim = recover(&w, n[1], n[2], &first, &last, &digest);
+        failed = one_again(&w, sim, n[1], digest, n[3], n[4]);
+        cow_dev_destroy(sim);
+    }
+    work_deinit(&w);
+    return failed;
+}
 
 int main(int argc, char **argv)
 {
-    if (argc == 5 && strcmp(argv[1], "replay") == 0) {
-        static struct workload w;
-        start(&w, strtoull(argv[2], NULL, 10));
-        run(&w, STEPS);
-        int failed = one_image(&w, strtoull(argv[2], NULL, 10), strtoull(argv[3], NULL, 10), strtoull(argv[4], NULL, 10));
-        stop(&w);
-        return failed;
+    if (argc >= 5 && strcmp(argv[1], "replay") == 0) return replay(argc - 2, argv + 2);
+    uint64_t workloads = argc > 2 ? strtoull(argv[1], NULL, 10) : 8, images = argc > 2 ? strtoull(argv[2], NULL, 10) : 4;
+    uint64_t first = argc > 3 ? strtoull(argv[3], NULL, 10) : 1, stride = argc > 2 ? 1 : 2;
+    struct tally tally = {0};
+    for (uint64_t seed = first; seed < first + workloads && tally.failures < FAILURES_MAX; seed++) {
+        enumerate(seed, images, stride, &tally);
+        if (argc > 2) {
+            printf("seed %llu: %llu images so far\n", (unsigned long long)seed, (unsigned long long)(tally.images + tally.again));
+            (void)fflush(stdout);
+        }
     }
-    uint64_t workloads = argc > 1 ? strtoull(argv[1], NULL, 10) : 6, images = argc > 2 ? strtoull(argv[2], NULL, 10) : 4;
-    uint64_t stride = argc > 2 ? 1 : 5;
-    unsigned failures = 0, tried = 0;
-    for (uint64_t seed = 1; seed <= workloads && failures < 5; seed++) failures += enumerate(seed, STEPS, images, stride, &tried);
-    printf("crash: %u images, %u failed\n", tried, failures);
-    return failures != 0;
+    printf("crash: %llu images, %llu of crashed recoveries, %llu failed; %llu processes killed, %llu of them between writing "
+           "and acknowledging a commit\n",
+           (unsigned long long)tally.images, (unsigned long long)tally.again, (unsigned long long)tally.failures,
+           (unsigned long long)tally.kills, (unsigned long long)tally.landed);
+    return tally.failures != 0;
 }
