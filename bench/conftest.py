@@ -50,7 +50,7 @@ def sized_trees(native: NativeStore) -> Iterator[dict[int, Tree]]:
 
 
 @pytest.fixture
-def counted(benchmark: Any, native: NativeStore) -> Iterator[Callable[..., Any]]:
+def counted(benchmark: Any, native: NativeStore) -> Callable[..., Any]:
     """Runs a benchmark with the growth of each counter per round in extra_info."""
 
     def run(target: Callable[..., Any], **pedantic: Any) -> Any:
@@ -62,4 +62,4 @@ def counted(benchmark: Any, native: NativeStore) -> Iterator[Callable[..., Any]]
                 benchmark.extra_info[name] = round((value - before[name]) / rounds, 3)
         return result
 
-    yield run
+    return run

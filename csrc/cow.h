@@ -70,6 +70,8 @@ int cow_store_commit(cow_store *store);
  * change to every tree, and every tree made or deleted, since begin. -EDEADLK when nested. */
 int cow_store_begin(cow_store *store);
 int cow_store_end(cow_store *store, int keep);
+/* The same without the way back, which makes it cheaper: what is done until end is in one commit, and is kept. */
+int cow_store_begin_group(cow_store *store);
 
 typedef struct {
     uint64_t generation;       /* last durable commit */

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Names and configs: JSON documents in the store's catalog tree, so that one commit covers data and names together.
 
-The document KEY of KIND is the file /KIND/QUOTED-KEY. A document appears, changes and goes away as a whole: one that
-is new has no content until its only write, and an empty file counts as missing; one that changes is written under
-another name and renamed over the old one. Every change runs in a transaction of the store, so a commit sees all of it
-or nothing.
+The document KEY of KIND is the file /KIND/QUOTED-KEY; a kind may be divided once ("snapshots/CONTAINER-ID"). A
+document appears, changes and goes away as a whole: one that is new has no content until its only write, and an empty
+file counts as missing; one that changes is written under another name and renamed over the old one. Every change runs
+in a transaction of the store, so a commit sees all of it or nothing.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, TypeAlias
 from urllib.parse import unquote
 
-from pycow._native import REMOVE_FILE, ROOT_INO, Tree
+from pycow._native import REMOVE_FILE, REMOVE_TREE, ROOT_INO, Tree
 from pycow.errors import CorruptError, ExistsError, NotFoundError
 
 __all__ = ["Catalog", "Document"]
@@ -59,7 +59,7 @@ class Catalog:
     def __init__(self, tree: Tree, transaction: Transaction = contextlib.nullcontext) -> None:
         self._tree = tree
         self._transaction = transaction
-        self._dirs: dict[str, int] = {}  # kind -> inode of its directory; these are never removed
+        self._dirs: dict[str, int] = {}  # kind -> inode of its directory
         self._temp = itertools.count()
 
     def forget(self) -> None:
@@ -87,6 +87,11 @@ class Catalog:
         if document is None:
             raise NotFoundError(f"no such {kind.removesuffix('s')}: {key}")
         return document
+
+    def exists(self, kind: str, key: str) -> bool:
+        """Whether there is such a document; does not read it."""
+        directory = self._dir(kind)
+        return directory is not None and self._tree.find(directory, _file_name(key)) is not None
 
     def keys(self, kind: str) -> list[str]:
         """All keys of a kind, sorted."""
@@ -117,7 +122,7 @@ class Catalog:
             name = f"{_TEMP}{next(self._temp)}".encode()
             ino = self._make(kind, name, "temporary document")
             self._tree.write(ino, 0, self._dump(document))
-            directory = self._dirs[kind]
+            directory = self._dir(kind) or ROOT_INO
             self._tree.rename(directory, name, directory, _file_name(key))
 
     def delete(self, kind: str, key: str) -> None:
@@ -131,20 +136,37 @@ class Catalog:
         except NotFoundError:
             raise NotFoundError(f"no such {kind.removesuffix('s')}: {key}") from None
 
+    def delete_part(self, kind: str, part: str) -> None:
+        """Removes all documents of KIND/PART; there need not be any."""
+        directory = self._dir(kind)
+        if directory is not None and self._tree.find(directory, _file_name(part)) is not None:
+            with self._transaction():
+                self._tree.remove(directory, _file_name(part), REMOVE_TREE)
+
     # ---- Inside
 
     def _dir(self, kind: str) -> int | None:
         ino = self._dirs.get(kind)
         if ino is None:
-            ino = self._tree.find(ROOT_INO, kind)
-            if ino is not None:
+            above, _, part = kind.rpartition("/")
+            parent = self._dir(above) if above else ROOT_INO
+            ino = None if parent is None else self._tree.find(parent, _file_name(part))
+            if ino is not None and not above:
                 self._dirs[kind] = ino
+        return ino
+
+    def _make_dir(self, kind: str) -> int:
+        above, _, part = kind.rpartition("/")
+        parent = (self._dir(above) or self._make_dir(above)) if above else ROOT_INO
+        ino = self._tree.make(parent, _file_name(part), _DIR_MODE)
+        if not above:
+            self._dirs[kind] = ino
         return ino
 
     def _make(self, kind: str, name: bytes, what: str) -> int:
         directory = self._dir(kind)
         if directory is None:
-            directory = self._dirs[kind] = self._tree.make(ROOT_INO, kind, _DIR_MODE)
+            directory = self._make_dir(kind)
         try:
             return self._tree.make(directory, name, _FILE_MODE)
         except FileExistsError:

@@ -19,7 +19,7 @@ from pycow.results import Change, Usage
 
 if TYPE_CHECKING:
     from pycow.images import Image
-    from pycow.store import Store
+    from pycow.store import Store, _Group
 
 __all__ = ["Container", "Containers", "Snapshot"]
 
@@ -61,9 +61,11 @@ class Containers:
         image_key = image.id.removeprefix("sha256:")
         name = self._free_name(name)
         container_id = secrets.token_hex(32)
-        with store.transaction(durable=False):
-            store._catalog.get("images", image_key)  # it may have been removed meanwhile
+        with store._group() as group:
+            if not store._catalog.exists("images", image_key):  # it may have been removed meanwhile
+                raise NotFoundError(f"no such image: {image.id}")
             tree = image.tree().fork(base=True)
+            group.undo(tree.delete)
             document: Document = {
                 "name": name,
                 "tree": tree.id,
@@ -73,7 +75,7 @@ class Containers:
                 "labels": dict(labels or {}),
                 "forked_from": None,
             }
-            self._add(container_id, document)
+            self._add(group, container_id, document)
         return Container(store, container_id, document, tree)
 
     def get(self, key: str) -> Container:
@@ -122,24 +124,24 @@ class Containers:
         return found[0]
 
     def _free_name(self, name: str | None) -> str:
+        """A name that is not taken; of a given one only that it is a name: adding it finds out the rest."""
         catalog = self._store._catalog
         if name is not None:
-            if catalog.find("names", check_name(name)) is not None:
-                raise ExistsError(f"the container name {name} is taken")
-            return name
+            return check_name(name)
         for attempt in range(_NAME_TRIES):
             name = random_name() if attempt < _NAME_TRIES // 2 else f"{random_name()}{secrets.randbelow(10**6)}"
-            if catalog.find("names", name) is None:
+            if not catalog.exists("names", name):
                 return name
         return f"{random_name()}_{secrets.token_hex(8)}"
 
-    def _add(self, container_id: str, document: Document) -> None:
-        """The container's documents; inside of a transaction."""
+    def _add(self, group: _Group, container_id: str, document: Document) -> None:
+        """The container's documents."""
         catalog = self._store._catalog
         try:
             catalog.create("names", document["name"], {"id": container_id})
         except ExistsError:
             raise ExistsError(f"the container name {document['name']} is taken") from None
+        group.undo(catalog.delete, "names", document["name"])
         catalog.create("containers", container_id, document)
 
 
@@ -215,8 +217,9 @@ class Container:
         store = self._store
         name = store.containers._free_name(name)
         container_id = secrets.token_hex(32)
-        with store.transaction(durable=False):
+        with store._group() as group:
             tree = self.tree.fork()
+            group.undo(tree.delete)
             document: Document = {
                 "name": name,
                 "tree": tree.id,
@@ -226,35 +229,33 @@ class Container:
                 "labels": dict(self.labels),
                 "forked_from": self.id,
             }
-            store.containers._add(container_id, document)
+            store.containers._add(group, container_id, document)
         return Container(store, container_id, document, tree)
 
     def snapshot(self, name: str) -> Snapshot:
         """Keeps the present state under a name. ExistsError when this container has a snapshot of that name."""
         store = self._store
-        key = f"{self.id}:{check_name(name)}"
-        if store._catalog.find("snapshots", key) is not None:
-            raise ExistsError(f"snapshot {name} of container {self.name} exists already")
-        with store.transaction(durable=False):
+        kind = f"snapshots/{self.id}"
+        check_name(name)
+        with store._group() as group:
             tree = self.tree.fork(sealed=True)
+            group.undo(tree.delete)
             document: Document = {"tree": tree.id, "created": time.time_ns(), "container": self.id}
-            store._catalog.create("snapshots", key, document)
+            try:
+                store._catalog.create(kind, name, document)
+            except ExistsError:
+                raise ExistsError(f"snapshot {name} of container {self.name} exists already") from None
         return Snapshot(self, name, document, tree)
 
     def snapshots(self) -> list[Snapshot]:
         """All snapshots of this container, oldest first."""
-        prefix = f"{self.id}:"
         catalog = self._store._catalog
-        found = [
-            Snapshot(self, key.removeprefix(prefix), document)
-            for key in catalog.keys("snapshots")
-            if key.startswith(prefix) and (document := catalog.find("snapshots", key)) is not None
-        ]
+        found = [Snapshot(self, name, document) for name, document in catalog.items(f"snapshots/{self.id}")]
         return sorted(found, key=lambda snapshot: (snapshot.created, snapshot.name))
 
     def get_snapshot(self, name: str) -> Snapshot:
         """NotFoundError when there is none of that name."""
-        document = self._store._catalog.find("snapshots", f"{self.id}:{name}")
+        document = self._store._catalog.find(f"snapshots/{self.id}", name)
         if document is None:
             raise NotFoundError(f"no such snapshot of container {self.name}: {name}")
         return Snapshot(self, name, document)
@@ -291,7 +292,10 @@ class Container:
         store.containers._free_name(name)
         with store.transaction(durable=False):
             document = self._document()
-            store._catalog.create("names", name, {"id": self.id})
+            try:
+                store._catalog.create("names", name, {"id": self.id})
+            except ExistsError:
+                raise ExistsError(f"the container name {name} is taken") from None
             store._catalog.delete("names", document["name"])
             store._catalog.put("containers", self.id, {**document, "name": name})
         self.name = name
@@ -303,6 +307,7 @@ class Container:
             document = self._document()
             for snapshot in self.snapshots():
                 snapshot.remove()
+            store._catalog.delete_part("snapshots", self.id)
             with contextlib.suppress(NotFoundError):
                 self.tree.delete()
             with contextlib.suppress(NotFoundError):
@@ -355,7 +360,7 @@ class Snapshot:
     def remove(self) -> None:
         """NotFoundError when it is gone already."""
         with self._store.transaction(durable=False):
-            self._store._catalog.delete("snapshots", f"{self.container_id}:{self.name}")
+            self._store._catalog.delete(f"snapshots/{self.container_id}", self.name)
             with contextlib.suppress(NotFoundError):
                 self.tree.delete()
 

@@ -6,8 +6,8 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
-from collections.abc import Iterator
-from typing import Literal
+from collections.abc import Callable, Iterator
+from typing import Literal, Self
 
 from pycow._native import NativeStore
 from pycow.catalog import Catalog
@@ -100,6 +100,44 @@ class _Transaction:
             self._store._native.commit()
 
 
+class _Group:
+    """Changes that one commit covers, cheaper than a transaction: it does not save what it may have to take back.
+
+    What was done is taken back, when a later part fails, by the calls given to undo(). Part of an open transaction.
+    """
+
+    __slots__ = ("_store", "_undo")
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._undo: list[tuple[Callable[..., object], tuple[object, ...]]] = []
+
+    def undo(self, call: Callable[..., object], *arguments: object) -> None:
+        self._undo.append((call, arguments))
+
+    def __enter__(self) -> Self:
+        state = self._store._thread_state
+        if not state.depth:
+            self._store._native.begin_group()
+            state.durable, state.failed = False, False
+        state.depth += 1
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        state = self._store._thread_state
+        if kind is not None:
+            for call, arguments in reversed(self._undo):
+                with contextlib.suppress(OSError):  # the first error is the one to tell
+                    call(*arguments)
+        state.depth -= 1
+        if state.depth:
+            state.failed = state.failed or kind is not None
+            return
+        self._store._native.end(True)
+        if state.durable:
+            self._store._native.commit()
+
+
 class Store:
     """An open store; made by :func:`pycow.open`. A context manager: leaving it closes the store.
 
@@ -161,6 +199,9 @@ class Store:
         """
         return _Transaction(self, durable)
 
+    def _group(self) -> _Group:
+        return _Group(self)
+
     def check(self, verify_data: bool = True) -> CheckReport:
         """Walks everything and compares it with what the store recorded; reads all data when verify_data.
 
@@ -175,13 +216,15 @@ class Store:
 
     def _check_names(self) -> Iterator[str]:
         """Documents whose trees are missing."""
-        for kind in ("layers", "containers", "snapshots", "volumes"):
+        kinds = ["layers", "containers", "volumes"]
+        kinds += [f"snapshots/{container}" for container in self._catalog.keys("snapshots")]
+        for kind in kinds:
             for key, document in self._catalog.items(kind):
                 tree_id = document.get("tree")
                 try:
                     self._native.open_tree(tree_id if isinstance(tree_id, int) else 0).close()
                 except NotFoundError:
-                    yield f"{kind.removesuffix('s')} {key} refers to tree {tree_id}, which does not exist"
+                    yield f"{kind.split('/')[0].removesuffix('s')} {key} refers to tree {tree_id}, which does not exist"
 
     def stats(self) -> Stats:
         """Sizes, and counters since the store was opened."""

@@ -38,6 +38,7 @@ struct cow_saved {
 
 struct cow_transaction {
     _Atomic(const void *) owner; /* thread token; NULL = no transaction */
+    bool undo;                   /* can be taken back: trees are saved before their first change */
     struct cow_saved *saved;
     size_t saved_count, saved_capacity;
 };
@@ -118,6 +119,7 @@ void cow_store_put_space_state(struct cow_super *super, const struct cow_space_s
 int cow_writers_enter(cow_store *store);
 void cow_writers_leave(cow_store *store);
 bool cow_transaction_mine(const cow_store *store);
+bool cow_transaction_undoes(const cow_store *store); /* mine, and it can be taken back */
 int cow_transaction_save(struct cow_tree *tree);           /* before the first change; tree locked */
 int cow_transaction_note(struct cow_tree *tree, bool created); /* created or deleted in the transaction */
 

@@ -15,6 +15,11 @@ bool cow_transaction_mine(const cow_store *store)
     return atomic_load_explicit(&store->transaction.owner, memory_order_relaxed) == &thread_token;
 }
 
+bool cow_transaction_undoes(const cow_store *store)
+{
+    return cow_transaction_mine(store) && store->transaction.undo;
+}
+
 static bool too_much_in_memory(cow_store *store)
 {
     return cow_nodes_dirty(store->nodes) > COW_DIRTY_NODES_MAX || cow_space_dirty_pages(store->space) > COW_DIRTY_PAGES_MAX;
@@ -63,7 +68,7 @@ int cow_transaction_save(struct cow_tree *tree)
 {
     cow_store *store = tree->store;
     struct cow_transaction *transaction = &store->transaction;
-    if (!cow_transaction_mine(store) || tree->saved) return 0;
+    if (!cow_transaction_undoes(store) || tree->saved) return 0;
     int rc = grow_saved(transaction);
     if (!rc) rc = cow_tree_flush_inodes(tree);
     if (!rc) rc = cow_btree_ref(store->nodes, tree->root);
@@ -80,7 +85,7 @@ int cow_transaction_save(struct cow_tree *tree)
 int cow_transaction_note(struct cow_tree *tree, bool created)
 {
     struct cow_transaction *transaction = &tree->store->transaction;
-    if (!cow_transaction_mine(tree->store)) return 0;
+    if (!cow_transaction_undoes(tree->store)) return 0;
     if (!tree->saved) {
         if (!created) {
             int rc = cow_transaction_save(tree);
@@ -122,7 +127,7 @@ static int take_back_saved(cow_store *store, struct cow_saved *saved)
     return cow_release_push(store, now);
 }
 
-int cow_store_begin(cow_store *store)
+static int begin(cow_store *store, bool undo)
 {
     int rc = cow_store_usable(store);
     if (rc) return rc;
@@ -138,9 +143,14 @@ int cow_store_begin(cow_store *store)
         pthread_rwlock_unlock(&store->writers);
         return rc;
     }
+    store->transaction.undo = undo;
     atomic_store(&store->transaction.owner, &thread_token);
     return 0;
 }
+
+int cow_store_begin(cow_store *store) { return begin(store, true); }
+
+int cow_store_begin_group(cow_store *store) { return begin(store, false); }
 
 int cow_store_end(cow_store *store, int keep)
 {

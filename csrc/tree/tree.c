@@ -285,7 +285,7 @@ int cow_tree_delete(cow_tree *tree)
     pthread_rwlock_wrlock(&tree->lock);
     if (tree->dead) {
         rc = stale(tree);
-    } else if (cow_transaction_mine(store)) {
+    } else if (cow_transaction_undoes(store)) {
         rc = cow_transaction_note(tree, false); /* gone when the transaction ends */
         if (!rc) cow_tree_set_dead(tree, true);
     } else {

@@ -301,3 +301,17 @@ def test_many_forks(store: Store, image: Image) -> None:
     for fork in forks[::2]:
         fork.remove()
     assert len(store.containers) == 101
+
+
+def test_what_fails_half_way_leaves_nothing(store: pycow.Store, image: pycow.Image) -> None:
+    box = store.containers.create(image, name="box")
+    box.snapshot("one")
+    before = (store.stats().trees, sorted(store._catalog.keys("names")), len(store.containers))
+    with pytest.raises(pycow.ExistsError):
+        store.containers.create(image, name="box")
+    with pytest.raises(pycow.ExistsError):
+        box.fork("box")
+    with pytest.raises(pycow.ExistsError):
+        box.snapshot("one")
+    assert (store.stats().trees, sorted(store._catalog.keys("names")), len(store.containers)) == before
+    assert store.check().ok

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """A state machine runs the same operations on a store and on plain dictionaries; reopening and crashing are steps too.
 
-A crash is what SIGKILL leaves: the host files as they are, without a closing commit. (Power cuts, where unsynced writes are
-lost, torn or reordered, are enumerated by tests/c/test_crash.c.)
+A crash is what SIGKILL leaves: the host files as they are, without a closing commit. (Power cuts, where unsynced
+writes are lost, torn or reordered, are enumerated by tests/c/test_crash.c.)
 """
 
 from __future__ import annotations
@@ -14,7 +14,14 @@ from pathlib import Path as HostPath
 
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule, run_state_machine_as_test
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
 
 import pycow
 from pycow._native import NativeStore, Tree
@@ -79,7 +86,7 @@ class StoreMachine(RuleBasedStateMachine):
             return
         fs, model = picked
         path = join(folder, name)
-        if folder != "/" and folder not in model or model.get(path, b"") is None:
+        if (folder != "/" and folder not in model) or model.get(path, b"") is None:
             try:
                 (fs / path).write_bytes(data)
                 raise AssertionError("a write without its directory worked")
@@ -229,7 +236,7 @@ class StoreMachine(RuleBasedStateMachine):
                     found[str(folder / path)] = (folder / path).read_bytes()
             assert found == model
             assert tree.info().inodes == len(model) + 1
-            for path, content in model.items():
+            for content in model.values():
                 if content is not None:
                     apparent += len(content)
             assert tree.info().apparent_bytes <= apparent
