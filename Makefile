@@ -76,7 +76,7 @@ lint: prepare-build $(TOOLS)
 # below build, $(2) the runtime library, $(3) the options of the sanitizer, $(4) a prefix of the commands.
 define SANITIZED
 	$(call CMAKE_TESTS,build/$(1)/c,-DPYCOW_SANITIZE=$(2))
-	$(3) $(4) $(CTEST) --test-dir build/$(1)/c
+	$(subst detect_leaks=0,detect_leaks=1,$(3)) $(4) $(CTEST) --test-dir build/$(1)/c
 	$(PYTHON) -m venv --without-pip build/$(1)/venv
 	cd $(VENV)/lib/python3*/site-packages && pwd > "$(CURDIR)/build/$(1)/borrow.pth"
 	cp build/$(1)/borrow.pth "$$(echo build/$(1)/venv/lib/python3*/site-packages)"

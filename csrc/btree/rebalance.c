@@ -54,7 +54,7 @@ static bool rebalance_level(struct cow_nodes *nodes, struct cow_trail *trail, un
     unsigned slot = trail->slot[level + 1];
     if (cow_node_count(node->bytes) == 0) {
         cow_entry_remove(parent->bytes, slot);
-        (void)cow_node_free(nodes, node);
+        cow_node_free(nodes, node);
         return true;
     }
     if (cow_node_used(node->bytes) > COW_NODE_CAPACITY / 2) return false;
@@ -71,7 +71,7 @@ static void lower_root(struct cow_nodes *nodes, struct cow_root *root, const str
         if (count == 0) cow_node_init(node->bytes, 0, node->addr, node->generation);
         if (count != 1) return;
         *root = (struct cow_root){cow_entry_child(node->bytes, 0), cow_entry_generation(node->bytes, 0)};
-        (void)cow_node_free(nodes, node);
+        cow_node_free(nodes, node);
         if (root->addr != trail->node[level - 1]->addr) return;
     }
 }

@@ -7,8 +7,8 @@
  *
  * Depth first, so the stack holds at most one node's entries per level above what callers pushed: 12 * 126 of 2048. If
  * it is so full of other roots that the top does not fit, an entry that does is taken first. Whatever must be read is
- * read before anything changes; a failed node stays on the stack. Only a data run whose record cannot be read between
- * looking at it and dropping it stays allocated: space is lost, nothing else.
+ * read before anything changes; a failed node stays on the stack. Only a record that cannot be read between looking at
+ * it and changing it leaves a count too high, and then the store may not commit any more (cow_space_lost).
  */
 #include "btree/shadow.h"
 
@@ -26,18 +26,16 @@ static int drop_shared(struct cow_nodes *nodes, cow_addr addr, bool *only_out)
     return rc;
 }
 
-static int open_internal(struct cow_nodes *nodes, struct cow_release *release, struct cow_node *node)
+static void open_internal(struct cow_nodes *nodes, struct cow_release *release, struct cow_node *node)
 {
     unsigned count = cow_node_count(node->bytes);
     uint32_t at = release->depth - 1; /* the node's own place is the first child's */
     COW_ASSERT(at + count <= COW_RELEASE_STACK_MAX);
-    int rc = cow_node_free(nodes, node);
-    if (rc != 0) return rc;
+    cow_node_free(nodes, node);
     for (unsigned i = 0; i < count; i++)
         release->stack[at + i] =
             (struct cow_root){cow_entry_child(node->bytes, i), cow_entry_generation(node->bytes, i)};
     release->depth = at + count;
-    return 0;
 }
 
 /* Brings the records of the leaf's data runs into memory. */
@@ -60,8 +58,8 @@ static int look_at_runs(struct cow_nodes *nodes, const struct cow_node *node)
 static int release_leaf(struct cow_nodes *nodes, struct cow_release *release, struct cow_node *node)
 {
     int rc = look_at_runs(nodes, node);
-    if (rc == 0) rc = cow_node_free(nodes, node);
     if (rc != 0) return rc;
+    cow_node_free(nodes, node);
     release->depth--;
     unsigned count = cow_node_count(node->bytes);
     for (unsigned i = 0; i < count; i++) {
@@ -70,10 +68,9 @@ static int release_leaf(struct cow_nodes *nodes, struct cow_release *release, st
         if (!cow_item_run(cow_leaf_key(node->bytes, i), cow_leaf_value(node->bytes, i), cow_leaf_length(node->bytes, i),
                           &addr, &blocks))
             continue;
-        int failed = cow_space_unref(nodes->space, addr, blocks, NULL);
-        if (failed != 0) rc = failed;
+        cow_space_drop(nodes->space, addr, blocks);
     }
-    return rc;
+    return 0;
 }
 
 /* Makes an entry the top whose handling does not overflow the stack. */
@@ -113,7 +110,7 @@ static int release_one(struct cow_nodes *nodes, struct cow_release *release)
     struct cow_node *node = NULL;
     rc = cow_nodes_get(nodes, top.addr, top.generation, &node);
     if (rc != 0) return rc;
-    if (cow_node_level(node->bytes) > 0) rc = open_internal(nodes, release, node);
+    if (cow_node_level(node->bytes) > 0) open_internal(nodes, release, node);
     else rc = release_leaf(nodes, release, node);
     cow_node_unpin(node);
     return rc;

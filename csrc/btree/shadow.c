@@ -15,7 +15,7 @@
  * other's marks because the mark is set before the count is raised, under locks of space/.
  *
  * Dropping pointers touches records that were looked at when preparing. If one of those must be read again and the
- * medium fails just then, the block stays allocated with a count that is too high: space is lost, nothing else.
+ * medium fails just then, the count stays too high, and the store may not commit any more (cow_space_lost).
  */
 #include "btree/shadow.h"
 
@@ -97,7 +97,7 @@ static void pointees_unref(struct cow_nodes *nodes, const struct cow_node *node,
         cow_addr addr;
         uint32_t count;
         pointee(node, i, &addr, &count);
-        if (count > 0) (void)cow_space_unref(nodes->space, addr, count, NULL);
+        if (count > 0) cow_space_drop(nodes->space, addr, count);
     }
 }
 
@@ -120,19 +120,19 @@ int cow_pointees_ref(struct cow_nodes *nodes, const struct cow_node *node)
     return 0;
 }
 
-int cow_node_free(struct cow_nodes *nodes, struct cow_node *node)
+void cow_node_free(struct cow_nodes *nodes, struct cow_node *node)
 {
     cow_nodes_drop(nodes, node); /* before its block can be given to another */
     uint32_t zeroed = 0;
     int rc = cow_space_unref(nodes->space, node->addr, 1, &zeroed);
     COW_ASSERT(rc != 0 || zeroed == 1);
-    return rc;
+    cow_space_set_lost(nodes->space, rc);
 }
 
 void cow_node_forsake(struct cow_nodes *nodes, struct cow_node *node, bool referenced)
 {
     if (!referenced) {
-        (void)cow_node_free(nodes, node);
+        cow_node_free(nodes, node);
         return;
     }
     uint32_t refs = 0;
@@ -140,9 +140,10 @@ void cow_node_forsake(struct cow_nodes *nodes, struct cow_node *node, bool refer
     int rc = cow_space_refs(nodes->space, node->addr, &refs);
     if (rc == 0 && refs > 1) rc = cow_space_unref(nodes->space, node->addr, 1, NULL);
     pthread_mutex_unlock(&nodes->share_lock);
+    cow_space_set_lost(nodes->space, rc);
     if (rc != 0 || refs != 1) return;
     pointees_unref(nodes, node, cow_node_count(node->bytes)); /* the others left while we copied */
-    (void)cow_node_free(nodes, node);
+    cow_node_free(nodes, node);
 }
 
 /* ---- Preparing and linking ----------------------------------------------------------------------- */
@@ -152,11 +153,11 @@ static void shadow_undo(struct cow_nodes *nodes, const struct cow_trail *trail, 
     for (unsigned i = 0; i < COW_BTREE_LEVELS_MAX; i++) {
         if (shadow->referenced[i]) pointees_unref(nodes, trail->node[i], cow_node_count(trail->node[i]->bytes));
         if (shadow->copy[i] == NULL) continue;
-        (void)cow_node_free(nodes, shadow->copy[i]);
+        cow_node_free(nodes, shadow->copy[i]);
         cow_node_unpin(shadow->copy[i]);
     }
     for (unsigned i = 0; i < shadow->fresh_count; i++) {
-        (void)cow_node_free(nodes, shadow->fresh[i]);
+        cow_node_free(nodes, shadow->fresh[i]);
         cow_node_unpin(shadow->fresh[i]);
     }
 }

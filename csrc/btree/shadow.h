@@ -41,7 +41,7 @@ int cow_pointees_ref(struct cow_nodes *nodes, const struct cow_node *node);
  * for the copy; otherwise the copy takes the node's own over, and the node must have had the one pointer. */
 void cow_node_forsake(struct cow_nodes *nodes, struct cow_node *node, bool referenced);
 /* The only pointer to the node goes away, and what it points to has been taken care of. */
-int cow_node_free(struct cow_nodes *nodes, struct cow_node *node);
+void cow_node_free(struct cow_nodes *nodes, struct cow_node *node);
 
 /* Shrinks the tree after a removal at trail: merges, removes empty nodes, lowers the root. */
 void cow_rebalance(struct cow_nodes *nodes, struct cow_root *root, struct cow_trail *trail);

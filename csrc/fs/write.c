@@ -140,7 +140,7 @@ static int plan_ownership(struct step *step)
 static void give_back(struct step *step)
 {
     for (unsigned i = 0; i < step->fresh_count; i++)
-        (void)cow_space_unref(cow_tree_space(step->tree), step->fresh[i].addr, step->fresh[i].count, NULL);
+        cow_space_drop(cow_tree_space(step->tree), step->fresh[i].addr, step->fresh[i].count);
     step->fresh_count = 0;
 }
 
@@ -335,6 +335,20 @@ static int apply(struct step *step)
     return rc ? rc : cow_tree_put_inode(step->tree, step->inode);
 }
 
+/* A failure before the first change to the tree leaves all as it was. */
+static int apply_or_undo(struct step *step)
+{
+    struct cow_tree *tree = step->tree;
+    uint64_t apparent = tree->apparent_bytes, size = tree->size_bytes;
+    int rc = apply(step);
+    if (rc && tree->mutations == 0) {
+        tree->apparent_bytes = apparent;
+        tree->size_bytes = size;
+        give_back(step);
+    }
+    return rc;
+}
+
 /* ---- The step ---- */
 
 static int64_t run_step(struct step *step)
@@ -348,7 +362,7 @@ static int64_t run_step(struct step *step)
         give_back(step);
         return rc;
     }
-    rc = apply(step);
+    rc = apply_or_undo(step);
     if (rc) return rc;
     if (!known) fill_lookup(step);
     return (int64_t)(step->end - step->offset);

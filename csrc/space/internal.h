@@ -102,6 +102,7 @@ struct cow_space {
     struct cow_space_state state; /* as of now; journal_bytes counts the batch under way */
     uint64_t open_generation, durable, reusable;
     bool readonly;
+    int lost; /* atomic: see cow_space_lost */
     bool meta_unsynced, journal_unsynced[2];
     bool top_unsynced, segments_unsynced, space_unsynced; /* folders */
     uint64_t journal_reserved[2];

@@ -317,6 +317,19 @@ int cow_space_unref(struct cow_space *space, cow_addr addr, uint32_t count, uint
     return rc;
 }
 
+void cow_space_set_lost(struct cow_space *space, int rc)
+{
+    int expected = 0;
+    if (rc != 0) (void)__atomic_compare_exchange_n(&space->lost, &expected, rc, false, __ATOMIC_RELAXED, __ATOMIC_RELAXED);
+}
+
+int cow_space_lost(const struct cow_space *space) { return __atomic_load_n(&space->lost, __ATOMIC_RELAXED); }
+
+void cow_space_drop(struct cow_space *space, cow_addr addr, uint32_t count)
+{
+    cow_space_set_lost(space, cow_space_unref(space, addr, count, NULL));
+}
+
 /* ---- Questions --------------------------------------------------------------------------------- */
 
 int cow_space_refs(struct cow_space *space, cow_addr addr, uint32_t *refs_out)

@@ -88,6 +88,12 @@ int cow_space_alloc_whole(struct cow_space *space, uint32_t block_count, cow_add
 int cow_space_ref(struct cow_space *space, cow_addr addr, uint32_t count);
 /* Blocks whose count reaches 0 are released; *zeroed_out (may be NULL) says how many. */
 int cow_space_unref(struct cow_space *space, cow_addr addr, uint32_t count, uint32_t *zeroed_out);
+/* For a reference that nobody remembers any more, so that letting go of it cannot be tried again. If that fails (a record
+ * must be read and cannot be), counts are too high from now on; cow_space_lost then answers the error, and the store must
+ * not commit again: opened anew, it shows its last commit, whose counts are right. */
+void cow_space_drop(struct cow_space *space, cow_addr addr, uint32_t count);
+void cow_space_set_lost(struct cow_space *space, int rc); /* of something else that could not be let go; 0 = nothing */
+int cow_space_lost(const struct cow_space *space);        /* 0 or a negative errno value */
 int cow_space_refs(struct cow_space *space, cow_addr addr, uint32_t *refs_out);
 int cow_space_owned(struct cow_space *space, cow_addr addr, bool *owned_out);
 /* How many of the run's first blocks are owned (0..count): lets a writer overwrite a run in place. */

@@ -23,6 +23,7 @@ static int close_generation(cow_store *store, struct cow_super *super_out)
 {
     int rc = cow_table_flush(store);
     if (!rc) rc = cow_release_flush(store);
+    if (!rc) rc = cow_space_lost(store->space);
     if (!rc) rc = cow_nodes_commit_close(store->nodes);
     struct cow_space_state state;
     if (!rc) rc = cow_space_commit_close(store->space, &state);

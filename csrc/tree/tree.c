@@ -67,6 +67,8 @@ static int prepare_write(struct cow_tree *tree, uint32_t put_count)
 
 static void after_write(struct cow_tree *tree, int64_t result)
 {
+    int lost = cow_space_lost(tree->store->space);
+    if (lost) (void)cow_store_fail(tree->store, lost, "letting go of a block");
     if (result < 0 && tree->mutations > 0) (void)cow_store_fail(tree->store, (int)result, "an operation failed half-way");
 }
 

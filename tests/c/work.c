@@ -20,6 +20,12 @@ uint64_t work_random(struct work *w)
     return z ^ (z >> 31);
 }
 
+static void pause_faults(struct work *w, bool paused)
+{
+    cow_dev_sim_pause(w->sim, paused);
+    if (w->on_pause) w->on_pause(paused);
+}
+
 static unsigned below(struct work *w, unsigned n) { return (unsigned)(work_random(w) % n); }
 
 static bool failed(const struct work *w) { return atomic_load(&w->store->failed) != 0; }
@@ -296,9 +302,9 @@ static void import_operation(struct work *w)
 static uint64_t digest_now(struct work *w)
 {
     uint64_t digest = 0;
-    cow_dev_sim_pause(w->sim, true);
+    pause_faults(w, true);
     WORK_MUST(digest_store(w->store, &digest));
-    cow_dev_sim_pause(w->sim, false);
+    pause_faults(w, false);
     return digest;
 }
 
@@ -415,7 +421,7 @@ int work_reopen(struct work *w)
     uint64_t digest;
     int rc = open_store(w);
     if (rc) return rc;
-    cow_dev_sim_pause(w->sim, true);
+    pause_faults(w, true);
     WORK_MUST(digest_store(w->store, &digest));
     const struct work_commit *last = w->commit_count ? &w->commits[w->commit_count - 1] : NULL;
     bool landed = w->flying.ended && digest == w->flying.digest;
@@ -427,7 +433,7 @@ int work_reopen(struct work *w)
     w->commits[w->commit_count++] = (struct work_commit){started, cow_dev_sim_events(w->sim), digest};
     w->flying = (struct work_commit){0};
     reopen_trees(w);
-    cow_dev_sim_pause(w->sim, false);
+    pause_faults(w, false);
     return 0;
 }
 

@@ -31,8 +31,7 @@ struct work {
     struct work_commit flying; /* ended 0: none. A commit that failed: it may be on the medium all the same */
     int fault;        /* error that is being injected (positive errno), 0 = none: an operation may then answer it */
     unsigned errors;  /* operations that answered with it, or because the store had failed */
-    bool in_transaction;
-    cow_tree *temporary; /* an import under way */
+    void (*on_pause)(bool paused); /* called when faults are held back and let go again; may be NULL */
 };
 
 /* A new store, with limits that make checkpoints and deferred releases frequent. */
