@@ -50,14 +50,14 @@ static int chunk_load(struct cow_space *space, uint32_t segment, uint32_t index,
     return space_page_get(space, space_record_key(segment, index), &chunk->record_page);
 }
 
-/* Free blocks of the chunk from a block on. */
-static uint32_t run_length(struct cow_space *space, const struct chunk *chunk, uint32_t from)
+/* Free blocks of the chunk from a block on, at most limit: more need not be known. */
+static uint32_t run_length(struct cow_space *space, const struct chunk *chunk, uint32_t from, uint32_t limit)
 {
     if (chunk->record_page == NULL) return 0;
     const struct cow_record_page *records = space_records(chunk->record_page);
     int32_t add = space_chunks(chunk->chunk_page)->add[chunk->slot];
-    uint32_t at = from;
-    while (at < chunk->end && space_block_free(records, add, at, space->reusable)) at++;
+    uint32_t at = from, end = limit < chunk->end - from ? from + limit : chunk->end;
+    while (at < end && space_block_free(records, add, at, space->reusable)) at++;
     return at - from;
 }
 
@@ -68,7 +68,7 @@ static struct run chunk_search(struct cow_space *space, const struct chunk *chun
     if (chunk->record_page == NULL) return best;
     uint32_t at = from > chunk->first ? from : chunk->first;
     while (at < chunk->end && best.count < want) {
-        uint32_t length = run_length(space, chunk, at);
+        uint32_t length = run_length(space, chunk, at, want);
         if (length > best.count) best = (struct run){at, length};
         at += length + 1;
     }
@@ -90,7 +90,7 @@ static void take(struct cow_space *space, const struct chunk *chunk, struct run 
         records->generation[i] = space->open_generation;
     }
     space_page_dirty(space, chunk->record_page);
-    int32_t min = space_min(records->refs, old_min);
+    int32_t min = space_min(records->refs, old_min, first + run.count);
     if (min != old_min) {
         chunks->min[chunk->slot] = min;
         space_page_dirty(space, chunk->chunk_page);
@@ -369,7 +369,7 @@ static int take_at(struct cow_space *space, cow_addr addr, uint32_t want, struct
     struct chunk chunk;
     rc = chunk_load(space, segment, block >> COW_CHUNK_SHIFT, entry->block_count, &chunk);
     if (rc != 0) return rc;
-    struct run run = {block, run_length(space, &chunk, block & (COW_CHUNK_BLOCKS - 1))};
+    struct run run = {block, run_length(space, &chunk, block & (COW_CHUNK_BLOCKS - 1), want)};
     if (run.count > want) run.count = want;
     if (run.count != 0) take(space, &chunk, run);
     *run_out = run;

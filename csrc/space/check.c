@@ -225,7 +225,7 @@ static int copy_chunk(struct cow_space *space, uint32_t segment, uint32_t index,
         int32_t add = space_chunks(chunk_page)->add[index % COW_CHUNKS_PER_PAGE];
         int32_t min = space_chunks(chunk_page)->min[index % COW_CHUNKS_PER_PAGE];
         for (uint32_t i = 0; i < COW_CHUNK_BLOCKS; i++) refs[i] = (int64_t)add + records->refs[i];
-        *min_ok = space_min(records->refs, min) == min;
+        *min_ok = space_min(records->refs, min, 0) == min;
         for (uint32_t i = 0; i < COW_CHUNK_BLOCKS; i++) *min_ok = *min_ok && records->refs[i] >= min;
     }
     space_unlock(space);

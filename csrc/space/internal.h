@@ -228,7 +228,8 @@ int space_dead_remove(struct cow_space *space); /* unlocked */
 
 /* ---- refs.c */
 bool space_block_free(const struct cow_record_page *records, int32_t add, uint32_t slot, uint64_t reusable);
-int32_t space_min(const int32_t *refs, int32_t old_min);
+/* The smallest of a chunk's refs, which cannot be below old_min. Looks from a record on, where old_min is likely. */
+int32_t space_min(const int32_t *refs, int32_t old_min, uint32_t from);
 void space_hint_flush(struct cow_space *space);
 
 /* ---- alloc.c */

@@ -85,13 +85,13 @@ static int fail_many(const struct piece *piece)
     return cow_fail(EMLINK, "segment %u chunk %u: too many references", piece->segment, piece->chunk);
 }
 
-int32_t space_min(const int32_t *refs, int32_t old_min)
+int32_t space_min(const int32_t *refs, int32_t old_min, uint32_t from)
 {
-    int32_t min = refs[0];
-    for (unsigned i = 0; i < COW_CHUNK_BLOCKS; i++) {
+    for (unsigned i = from; i < COW_CHUNK_BLOCKS; i++)
         if (refs[i] == old_min) return old_min; /* most often another block keeps it where it was */
+    int32_t min = refs[0];
+    for (unsigned i = 1; i < COW_CHUNK_BLOCKS; i++)
         if (refs[i] < min) min = refs[i];
-    }
     return min;
 }
 
@@ -147,7 +147,7 @@ static void apply_ref(struct cow_space *space, struct piece *piece)
     }
     space_page_dirty(space, piece->record_page);
     if (!had_min) return;
-    int32_t min = space_min(records->refs, old_min);
+    int32_t min = space_min(records->refs, old_min, piece->end);
     if (min == old_min) return;
     piece->chunks->min[piece->slot] = min;
     space_page_dirty(space, piece->chunk_page);

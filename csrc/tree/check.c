@@ -144,13 +144,13 @@ int cow_store_check(cow_store *store, int verify_data, void (*problem_fn)(void *
     if (!rc && !store->readonly) rc = cow_commit(store);
     if (rc) return rc;
     struct check check = {.store = store, .verify_data = verify_data != 0, .problem = problem_fn, .context = context};
-    pthread_mutex_lock(&store->commit_lock);
+    cow_commits_hold(store);
     pthread_rwlock_wrlock(&store->writers);
     /* Records in the trees tree must be those of now: something may have changed since the commit above. */
     rc = store->readonly ? 0 : cow_table_flush(store);
     if (!rc) rc = run_check(&check);
     pthread_rwlock_unlock(&store->writers);
-    pthread_mutex_unlock(&store->commit_lock);
+    cow_commits_let_go(store);
     free(check.visited);
     free(check.buffer);
     if (!rc) *report_out = check.report;

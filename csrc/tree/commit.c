@@ -59,24 +59,40 @@ static int write_generation(cow_store *store, const struct cow_super *super)
     if (rc) return rc;
     store->super = *super;
     cow_nodes_commit_done(store->nodes);
+    pthread_mutex_lock(&store->commit_lock);
     atomic_store(&store->durable_generation, super->generation);
+    pthread_cond_broadcast(&store->commit_ended); /* whom it serves need not wait for the housekeeping */
+    pthread_mutex_unlock(&store->commit_lock);
     cow_store_reclaim(store);
     return 0;
 }
 
-/* commit_lock is held. */
-static int commit_locked(cow_store *store, uint64_t wanted)
+void cow_commits_hold(cow_store *store)
 {
-    int rc = cow_store_usable(store);
-    if (rc) return rc;
-    if (atomic_load(&store->durable_generation) >= wanted) return 0; /* somebody else's commit had it */
+    pthread_mutex_lock(&store->commit_lock);
+    while (store->committing) pthread_cond_wait(&store->commit_ended, &store->commit_lock);
+    store->committing = true;
+    pthread_mutex_unlock(&store->commit_lock);
+}
+
+void cow_commits_let_go(cow_store *store)
+{
+    pthread_mutex_lock(&store->commit_lock);
+    store->committing = false;
+    pthread_cond_broadcast(&store->commit_ended);
+    pthread_mutex_unlock(&store->commit_lock);
+}
+
+/* By the thread that set committing. */
+static int commit_once(cow_store *store)
+{
     pthread_rwlock_wrlock(&store->writers);
     if (!anything_new(store)) {
         pthread_rwlock_unlock(&store->writers);
         return 0;
     }
     struct cow_super super;
-    rc = close_generation(store, &super);
+    int rc = close_generation(store, &super);
     if (rc) rc = cow_store_fail(store, rc, "closing a generation");
     pthread_rwlock_unlock(&store->writers);
     if (rc) return rc;
@@ -86,16 +102,31 @@ static int commit_locked(cow_store *store, uint64_t wanted)
     return 0;
 }
 
+/* True when the wanted generation became durable while this thread waited; otherwise committing is this thread's. */
+static bool wait_for_commit(cow_store *store, uint64_t wanted)
+{
+    pthread_mutex_lock(&store->commit_lock);
+    bool durable = atomic_load(&store->durable_generation) >= wanted;
+    while (!durable && store->committing) {
+        pthread_cond_wait(&store->commit_ended, &store->commit_lock);
+        durable = atomic_load(&store->durable_generation) >= wanted;
+    }
+    if (!durable) store->committing = true;
+    pthread_mutex_unlock(&store->commit_lock);
+    return durable;
+}
+
+/* Waiters share commits: all who came while one was under way are served by the next one, whoever of them takes it. */
 int cow_commit(cow_store *store)
 {
     int rc = cow_store_usable(store);
     if (rc) return rc;
     if (store->readonly) return cow_fail(EROFS, "the store is open for reading only");
     if (cow_transaction_mine(store)) return cow_fail(EBUSY, "a commit inside of a transaction");
-    uint64_t wanted = atomic_load(&store->open_generation);
-    pthread_mutex_lock(&store->commit_lock);
-    rc = commit_locked(store, wanted);
-    pthread_mutex_unlock(&store->commit_lock);
+    if (wait_for_commit(store, atomic_load(&store->open_generation))) return 0;
+    rc = cow_store_usable(store);
+    if (!rc) rc = commit_once(store);
+    cow_commits_let_go(store);
     return rc;
 }
 

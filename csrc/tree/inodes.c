@@ -88,6 +88,12 @@ int cow_tree_flush_inodes(struct cow_tree *tree)
     return 0;
 }
 
+void cow_tree_drop_inodes(struct cow_tree *tree)
+{
+    free(tree->hot);
+    tree->hot = NULL;
+}
+
 /* ---- Pins: open addressing with linear probing, at most half full, removal by shifting back ---- */
 
 static size_t pin_home(const struct cow_tree *tree, uint64_t ino)

@@ -199,6 +199,7 @@ static int init_locks(cow_store *store)
     if (!rc) rc = pthread_mutex_init(&store->trees_lock, NULL);
     if (!rc) rc = pthread_mutex_init(&store->release_lock, NULL);
     if (!rc) rc = pthread_mutex_init(&store->commit_lock, NULL);
+    if (!rc) rc = pthread_cond_init(&store->commit_ended, NULL);
     return -rc;
 }
 
@@ -312,5 +313,6 @@ void cow_store_detach(cow_store *store)
     pthread_mutex_destroy(&store->trees_lock);
     pthread_mutex_destroy(&store->release_lock);
     pthread_mutex_destroy(&store->commit_lock);
+    pthread_cond_destroy(&store->commit_ended);
     free(store);
 }

@@ -8,7 +8,7 @@
  *
  *   close (exclusive)      tree records, list of subtrees to release -> trees tree; nodes hashed and frozen;
  *                          changed record pages copied; the superblock's content fixed
- *   write, sync, super, sync     no lock but commit_lock
+ *   write, sync, super, sync     no lock; store->committing keeps other commits away
  *   done                   released blocks become reusable
  *
  * After an error from there on the store is failed: every call but close answers -EIO, and opening it again shows the last
@@ -57,7 +57,7 @@ struct cow_store {
     struct cow_nodes *nodes;
     struct cow_lookup *lookup;     /* set by api_store.c */
     struct cow_lockfile *lockfile; /* NULL for test devices */
-    struct cow_super super;        /* of the last durable commit; under commit_lock */
+    struct cow_super super;        /* of the last durable commit; the committing thread's */
     uint8_t hash_key[16];
     bool readonly;
     unsigned forks_seen; /* compared with the process's fork count: a handle in a child answers -ECHILD */
@@ -83,7 +83,9 @@ struct cow_store {
     bool release_later;      /* what is left of a deletion waits although no thread works on it */
     bool release_changed;
 
-    pthread_mutex_t commit_lock; /* one commit at a time */
+    pthread_mutex_t commit_lock; /* short: committing; waiting for a commit is waiting for commit_ended */
+    pthread_cond_t commit_ended;
+    bool committing; /* one at a time; its holder alone uses super */
     _Atomic uint64_t open_generation, durable_generation;
     struct cow_committer committer;
     _Atomic uint32_t epoch; /* source of own_epoch and map_epoch */
@@ -125,6 +127,8 @@ int cow_transaction_note(struct cow_tree *tree, bool created); /* created or del
 
 /* commit.c */
 int cow_commit(cow_store *store);
+void cow_commits_hold(cow_store *store); /* no commit until let go; waits for the one under way */
+void cow_commits_let_go(cow_store *store);
 int cow_committer_start(cow_store *store, uint32_t interval_ms);
 void cow_committer_stop(cow_store *store);
 void cow_committer_kick(cow_store *store);

@@ -245,6 +245,7 @@ int cow_table_flush(cow_store *store)
         pthread_rwlock_wrlock(&tree->lock);
         int rc = tree->dead ? 0 : store_record(tree);
         cow_tree_disown(tree);
+        if (!rc) cow_tree_drop_inodes(tree); /* a tree that rests costs little memory */
         pthread_rwlock_unlock(&tree->lock);
         if (rc) return rc;
         pthread_mutex_lock(&store->table_lock);

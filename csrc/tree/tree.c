@@ -5,8 +5,6 @@
  */
 #include "tree/tree.h"
 
-#include <stdlib.h>
-
 #include "tree/store.h"
 
 struct cow_nodes *cow_tree_nodes(struct cow_tree *tree) { return tree->store->nodes; }
@@ -21,8 +19,7 @@ void cow_tree_replaced(struct cow_tree *tree)
 {
     tree->own_epoch = tree->map_epoch = cow_store_next_epoch(tree->store);
     tree->append_goal = 0;
-    free(tree->hot);
-    tree->hot = NULL;
+    cow_tree_drop_inodes(tree);
 }
 
 void cow_tree_set_dead(struct cow_tree *tree, bool dead)
@@ -240,8 +237,7 @@ int cow_tree_seal(cow_tree *tree)
         if (!rc) rc = cow_tree_flush_inodes(tree);
         if (!rc) {
             tree->flags |= COW_TREE_SEALED;
-            free(tree->hot);
-            tree->hot = NULL;
+            cow_tree_drop_inodes(tree);
         }
     }
     pthread_rwlock_unlock(&tree->lock);

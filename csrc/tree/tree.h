@@ -101,6 +101,7 @@ int cow_tree_put_inode(struct cow_tree *tree, const struct cow_inode *inode);
 int cow_tree_new_inode(struct cow_tree *tree, struct cow_inode *inode); /* gives ino, counts it, puts it */
 int cow_tree_del_inode(struct cow_tree *tree, uint64_t ino);            /* the item only; counts it */
 int cow_tree_flush_inodes(struct cow_tree *tree);
+void cow_tree_drop_inodes(struct cow_tree *tree); /* empties the cache, whatever is in it */
 /* Inside a clone bracket: blocks of tree became shared. */
 void cow_tree_disown(struct cow_tree *tree);
 

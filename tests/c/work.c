@@ -437,6 +437,11 @@ int work_reopen(struct work *w)
     return 0;
 }
 
+bool work_promised(const struct work *w, uint64_t event)
+{
+    return w->commit_count > 0 && w->commits[0].ended <= event;
+}
+
 bool work_may_show(const struct work *w, uint64_t event, uint64_t digest)
 {
     unsigned durable = 0; /* commits that were known to be durable before the cut */

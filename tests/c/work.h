@@ -47,6 +47,7 @@ int work_close(struct work *work, bool kill);
 int work_reopen(struct work *work);
 /* Checks everything and says what is wrong on stderr; the number of problems. */
 unsigned work_check(cow_store *store);
+bool work_promised(const struct work *w, uint64_t event); /* a commit was durable by then */
 /* Whether a store with this digest may appear on a medium that lost power after so many events. */
 bool work_may_show(const struct work *work, uint64_t event, uint64_t digest);
 uint64_t work_random(struct work *work);
