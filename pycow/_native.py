@@ -22,7 +22,6 @@ from __future__ import annotations
 import errno
 import os
 import struct
-import threading
 import time
 import weakref
 from collections.abc import Callable, Iterator
@@ -219,7 +218,7 @@ class _Handle:
 class NativeStore(_Handle):
     """An open store."""
 
-    __slots__ = ("_catalog", "_children", "_children_lock", "path", "readonly")
+    __slots__ = ("_catalog", "_children", "path", "readonly")
 
     def __init__(
         self,
@@ -243,13 +242,19 @@ class NativeStore(_Handle):
         out = ffi.new("cow_store **")
         check(lib.cow_store_open(os.fsencode(path), options, out), "cannot open the store", self.path)
         self._adopt(out[0], lib.cow_store_close, ())
-        self._children: weakref.WeakSet[_Handle] = weakref.WeakSet()
-        self._children_lock = threading.Lock()
+        self._children: dict[int, weakref.ref[_Handle]] = {}  # by id
         self._catalog: Tree | None = None
 
     def _register(self, child: _Handle) -> None:
-        with self._children_lock:
-            self._children.add(child)
+        # No lock: a finalizer that runs while this thread held it may wait for a transaction of another thread, which
+        # would wait for the lock.
+        key, children = id(child), self._children
+        children[key] = weakref.ref(child, lambda _: children.pop(key, None))
+
+    def _close_children(self) -> None:
+        for child in list(self._children.values()):
+            if (handle := child()) is not None:
+                handle.close()
 
     def close(self) -> None:
         """Commits, closes all handles that the store gave out, and the store itself. May be called again.
@@ -266,11 +271,7 @@ class NativeStore(_Handle):
             except Exception as error:
                 failure = error
         self._catalog = None
-        with self._children_lock:
-            children = list(self._children)
-        for child in children:
-            child.close()
-        del children
+        self._close_children()
         super().close()
         self._wait_until_idle()
         if failure is not None:
@@ -282,6 +283,7 @@ class NativeStore(_Handle):
             if time.monotonic() > until:
                 raise BusyError(f"calls are still under way in the store {self.path}")
             time.sleep(0.001)
+            self._close_children()  # what a call that was under way has made meanwhile
 
     def commit(self) -> None:
         check(lib.cow_store_commit(self._h), "commit")

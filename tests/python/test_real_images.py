@@ -53,6 +53,8 @@ def tool(name: str) -> str:
 
 
 def run(*command: str | Path, **more: Any) -> str:
+    env = {name: value for name, value in os.environ.items() if name != "LD_PRELOAD"}  # sanitizers are for us alone
+    more.setdefault("env", env)
     done = subprocess.run(list(map(str, command)), capture_output=True, text=True, check=False, timeout=600, **more)
     assert done.returncode == 0, f"{command}: {done.stdout}\n{done.stderr}"
     return done.stdout
