@@ -35,6 +35,7 @@
 typedef struct cow_store cow_store;
 typedef struct cow_tree cow_tree;
 typedef struct cow_diff cow_diff;
+typedef struct cow_scan cow_scan;
 typedef struct cow_untar cow_untar;
 typedef struct cow_tar cow_tar;
 
@@ -235,6 +236,15 @@ typedef struct {
 /* Bytes of whole records put into buffer, starting after cookie (0 = the start); 0 at the end. */
 int64_t cow_dir_read(cow_tree *tree, uint64_t dir, uint64_t cookie, uint32_t flags, void *buffer,
                      size_t capacity_bytes);
+
+/* Everything below a directory, in batches: entries in any order, each directory before what is in it. attrs[i] and
+ * path_ends[i] (where its path ends in paths; it begins where the last one ended, "/a/b" relative to the start, no
+ * terminator) for each entry. Returns how many; 0 at the end. paths needs 64 KiB, -ERANGE otherwise. Changes made
+ * meanwhile may or may not show. */
+int cow_scan_open(cow_tree *tree, uint64_t dir, cow_scan **scan_out);
+int64_t cow_scan_read(cow_scan *scan, cow_attr *attrs, uint32_t *path_ends, size_t capacity, char *paths,
+                      size_t path_capacity_bytes);
+void cow_scan_close(cow_scan *scan);
 
 /* Returns the target's length; copies at most capacity bytes of it. -EINVAL when not a symlink. */
 int64_t cow_symlink_read(cow_tree *tree, uint64_t ino, char *buffer, size_t capacity_bytes);

@@ -39,6 +39,7 @@ from pycow.fs import File, FileSystem, Path
 from pycow.images import Image, Images
 from pycow.layers import Layer, Layers
 from pycow.results import (
+    ATTR_DTYPE,
     EXTENT_DTYPE,
     Attr,
     Change,
@@ -54,6 +55,7 @@ from pycow.volumes import Volume, Volumes
 __version__ = "0.1.0"
 
 __all__ = [
+    "ATTR_DTYPE",
     "EXTENT_DTYPE",
     "AmbiguousError",
     "Attr",

@@ -32,7 +32,7 @@ import numpy.typing as npt
 
 from pycow._cow import ffi, lib
 from pycow.errors import BusyError, ClosedError, error_for
-from pycow.results import EXTENT_DTYPE, Attr, DiffEntry, DirEntry, TreeInfo, TreeUsage, UntarResult
+from pycow.results import ATTR_DTYPE, EXTENT_DTYPE, Attr, DiffEntry, DirEntry, TreeInfo, TreeUsage, UntarResult
 
 __all__ = ["BLOCK_BYTES", "ROOT_INO", "Diff", "NativeStore", "Tar", "Tree", "Untar", "check", "version"]
 
@@ -55,7 +55,10 @@ _APPEND: Final = 0xFFFF_FFFF_FFFF_FFFF
 _SMALL_READ: Final = 65536
 _STREAM_BYTES: Final = 1 << 20
 _DIR_BYTES: Final = 65536
+_SCAN_ENTRIES: Final = 4096
+_SCAN_PATH_BYTES: Final = 1 << 18
 _CLOSE_WAIT_S: Final = 60.0
+_NULL: Final[Any] = ffi.NULL
 
 _ATTR = struct.Struct("=QIIIIQQQqqqq")
 _ATTR_NAMES = (
@@ -407,7 +410,14 @@ class Tree(_Handle):
     # ---- Paths
 
     def walk(self, path: Name, *, start: int = ROOT_INO, follow: bool = True) -> int:
-        return self.walk_attr(path, start=start, follow=follow).ino
+        raw = _encode(path)
+        scratch = _take_scratch()
+        rc = lib.cow_path_walk(self._h, start, raw, len(raw), 0 if follow else 1, scratch.u64, _NULL)
+        if rc < 0:
+            _raise(rc, "", path)
+        ino: int = scratch.u64[0]
+        _scratches.append(scratch)
+        return ino
 
     def walk_attr(self, path: Name, *, start: int = ROOT_INO, follow: bool = True) -> Attr:
         """Like walk, with the attributes of what is there in the same call."""
@@ -560,6 +570,31 @@ class Tree(_Handle):
 
     def read_dir(self, directory: int, *, attrs: bool = False) -> list[DirEntry]:
         return list(self.iter_dir(directory, attrs=attrs))
+
+    def scan(self, directory: int = ROOT_INO) -> tuple[list[str], npt.NDArray[Any]]:
+        """Everything below a directory: paths ("/a/b", relative to it) and their attributes (ATTR_DTYPE).
+
+        Directories come before what is in them; otherwise in no order.
+        """
+        out = ffi.new("cow_scan **")
+        check(lib.cow_scan_open(self._h, directory, out), f"directory {directory}")
+        scan = ffi.gc(out[0], lib.cow_scan_close)
+        paths: list[str] = []
+        parts: list[npt.NDArray[Any]] = []
+        ends, text = np.empty(_SCAN_ENTRIES, dtype=np.uint32), bytearray(_SCAN_PATH_BYTES)
+        ends_c, text_c = ffi.from_buffer("uint32_t[]", ends), ffi.from_buffer("char[]", text)
+        while True:
+            part = np.empty(_SCAN_ENTRIES, dtype=ATTR_DTYPE)
+            attrs = ffi.from_buffer("cow_attr[]", part, require_writable=True)
+            n = check(lib.cow_scan_read(scan, attrs, ends_c, _SCAN_ENTRIES, text_c, _SCAN_PATH_BYTES), "scan")
+            if n == 0:
+                ffi.release(scan)
+                return paths, np.concatenate(parts) if parts else part[:0]
+            parts.append(part[:n])
+            begin, names = 0, bytes(text[: ends[n - 1]])
+            for end in ends[:n].tolist():
+                paths.append(_decode(names[begin:end]))
+                begin = end
 
     def symlink_read(self, ino: int) -> str:
         buffer = _take_buffer()

@@ -252,6 +252,13 @@ class Path:
             yield directory, dirs, [entry.name for entry in entries if not entry.is_dir()]
             stack.extend(directory / name for name in reversed(dirs))
 
+    def scan(self) -> tuple[list[str], npt.NDArray[Any]]:
+        """Everything below this directory in one call: paths relative to it ("etc/hosts") and their attributes, a row
+        of ATTR_DTYPE each. Many times faster than walk and stat. Directories come before what is in them.
+        """
+        paths, attrs = self.fs.tree.scan(self.stat().ino)
+        return [path[1:] for path in paths], attrs
+
     # ---- Content
 
     @overload

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 __all__ = [
+    "ATTR_DTYPE",
     "EXTENT_DTYPE",
     "Attr",
     "Change",
@@ -30,6 +31,13 @@ __all__ = [
 #: it was written since the tree was forked from its base.
 EXTENT_DTYPE = np.dtype(
     [("block", "<u8"), ("block_count", "<u8"), ("address", "<u8"), ("shared", "<u4"), ("own", "<u4")]
+)
+
+#: One row per entry of a scan, see :meth:`pycow.Path.scan`: the fields of :class:`Attr`, times in nanoseconds.
+ATTR_DTYPE = np.dtype(
+    [("ino", "<u8"), ("mode", "<u4"), ("uid", "<u4"), ("gid", "<u4"), ("nlink", "<u4"), ("rdev", "<u8")]
+    + [("size", "<u8"), ("blocks", "<u8")]
+    + [(name, "<i8") for name in ("atime_ns", "mtime_ns", "ctime_ns", "btime_ns")]
 )
 
 

@@ -392,3 +392,22 @@ def test_small_and_large_sizes(fs: FileSystem) -> None:
         assert path.read_bytes() == data
         with path.open() as f:
             assert f.read() == data
+
+
+def test_scan_gives_what_walk_and_stat_give(fs: pycow.FileSystem) -> None:
+    for i in range(300):
+        (fs / f"d{i % 7}" / f"e{i % 3}").mkdir(parents=True, exist_ok=True)
+        (fs / f"d{i % 7}" / f"e{i % 3}" / f"file-{i}").write_bytes(b"x" * i)
+    (fs / "d0" / "link").symlink_to("e1")
+    paths, attrs = fs.root.scan()
+    expected = {}
+    for folder, folders, files in fs.root.walk():
+        for name in [*folders, *files]:
+            expected[str(folder / name)[1:]] = (folder / name).lstat()
+    assert sorted(paths) == sorted(expected)
+    for path, row in zip(paths, attrs, strict=True):
+        assert all(getattr(expected[path], name) == row[name] for name in attrs.dtype.names)
+    below, _ = (fs / "d1" / "e1").scan()
+    assert sorted(below) == sorted(p.removeprefix("d1/e1/") for p in expected if p.startswith("d1/e1/"))
+    with pytest.raises(NotADirectoryError):
+        (fs / "d0" / "e0" / "file-0").scan()
