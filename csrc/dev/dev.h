@@ -93,5 +93,7 @@ uint64_t cow_dev_sim_faults(struct cow_dev *sim); /* injected so far */
 /* One more destroy is needed: the medium, with what is in its cache but not synced, outlives a store that was closed
  * or abandoned on it, and another can be opened on it. */
 void cow_dev_sim_hold(struct cow_dev *sim);
+/* Each sync of a file takes so long, while other operations go on. */
+void cow_dev_sim_slow(struct cow_dev *sim, uint32_t sync_us);
 
 #endif

@@ -12,7 +12,9 @@
 #include "dev/sim.h"
 
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdlib.h>
+#include <unistd.h>
 
 #define SECTOR_BYTES 512u
 
@@ -26,6 +28,7 @@ struct sim_dev {
     int fault_error;
     bool fault_sticky, fault_paused;
     uint64_t faults;
+    _Atomic uint32_t sync_us;
     unsigned holders; /* destroys to come before the last one */
 };
 
@@ -274,6 +277,8 @@ static int sim_sync(struct cow_dev_file *base)
     struct sim_dev *sim = sim_of(base->dev);
 
     if (base->dev->readonly) return 0;
+    uint32_t sync_us = atomic_load(&sim->sync_us);
+    if (sync_us > 0) (void)usleep(sync_us);
     pthread_mutex_lock(&sim->lock);
     int rc = fault(sim, COW_DEV_SIM_SYNC, base->name);
     if (!rc) rc = log_reserve(&sim->log);
@@ -531,6 +536,12 @@ uint64_t cow_dev_sim_faults(struct cow_dev *dev)
     uint64_t faults = sim->faults;
     pthread_mutex_unlock(&sim->lock);
     return faults;
+}
+
+void cow_dev_sim_slow(struct cow_dev *dev, uint32_t sync_us)
+{
+    COW_ASSERT(dev->ops == &sim_ops);
+    atomic_store(&sim_of(dev)->sync_us, sync_us);
 }
 
 void cow_dev_sim_hold(struct cow_dev *dev)
