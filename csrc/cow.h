@@ -93,14 +93,75 @@ typedef struct {
 } cow_stats;
 int cow_store_stats(cow_store *store, cow_stats *stats_out);
 
+/* ---- Finding and repairing damage ---------------------------------------------------------------- */
+
+/* What check, repair and scrub find. */
+#define COW_FOUND_SUPER 1      /* one of the two superblocks */
+#define COW_FOUND_JOURNAL 2    /* the journal of records */
+#define COW_FOUND_RECORDS 3    /* a page of records */
+#define COW_FOUND_NODE 4       /* a tree node: what lies below it cannot be read */
+#define COW_FOUND_DATA 5       /* file data: the range cannot be read (-EUCLEAN) */
+#define COW_FOUND_COUNT 6      /* reference counts or free space are not what a walk counts */
+#define COW_FOUND_TREE 7       /* counters of a tree, or the list of trees */
+#define COW_FOUND_INODE 8      /* an inode disagrees with its own items */
+#define COW_FOUND_NAME 9       /* names and inodes disagree */
+#define COW_FOUND_LOST 10      /* repair could not save it */
+#define COW_FOUND_UNVERIFIED 11 /* its checksum was lost: repair took the bytes as they are */
+typedef struct {
+    uint32_t kind;        /* COW_FOUND_* */
+    uint32_t repaired;    /* 1 when repair set it right */
+    uint64_t tree, ino;   /* 0 = none in particular */
+    uint64_t file_block;  /* of a file's data: first block of the file */
+    uint64_t address;     /* first block in the store, segment << 32 | block */
+    uint64_t block_count; /* 0 = address says nothing */
+    const char *path;     /* in the tree; "" when it is not known */
+    const char *text;     /* in words */
+} cow_finding;
+/* Called for each finding, from the calling thread; the strings last until it returns. */
+typedef void (*cow_found_fn)(void *context, const cow_finding *finding);
+
 typedef struct {
     uint64_t trees, nodes, inodes, extents, blocks; /* what was walked */
     uint64_t errors;                                /* problems found; details go to the callback */
+    uint64_t orphans;                               /* nameless inodes waiting to be reclaimed; no problem */
 } cow_check_report;
-/* Walks every tree and compares reference counts, free space, counters and (verify_data != 0) the
- * checksum of every block with what the store recorded. Commits first. problem may be NULL. */
+#define COW_CHECK_DATA 1  /* also read and verify the data of every file */
+#define COW_CHECK_WHOLE 2 /* names of each tree in full; otherwise of a fork only what differs from its parent */
+/* Walks everything and compares reference counts, free space, counters, names with inodes and checksums with what the
+ * store recorded. Commits first; writers wait. Memory: one bit per tree node, about 120 bytes per tree, and 24 per run
+ * of blocks whose neighbours have other counts. found may be NULL. */
+int cow_store_examine(cow_store *store, uint32_t flags, cow_found_fn found, void *context, cow_check_report *report_out);
+/* The same with texts only. */
 int cow_store_check(cow_store *store, int verify_data, void (*problem)(void *context, const char *text),
                     void *context, cow_check_report *report_out);
+
+typedef struct {
+    uint64_t found;      /* findings in all */
+    uint64_t repaired;   /* of them: set right */
+    uint64_t lost;       /* could not be saved */
+    uint64_t unverified; /* blocks whose checksum was made anew */
+    uint64_t damaged;    /* runs of file data that stay unreadable */
+} cow_repair_report;
+/* Repairs a store that nobody has open. Rebuilt: reference counts, free space, counters of trees and inodes, the
+ * journal, superblocks. A tree with damaged nodes keeps what can still be read; files that lost their name are put in
+ * its /lost+found. Data that fails its checksum stays where it is and keeps failing. One commit: a crash leaves the
+ * store as it was. -EAGAIN: somebody has it open; -EUCLEAN: nothing is left to start from (both superblocks, or the
+ * list of trees). */
+int cow_store_repair(const char *path, cow_found_fn found, void *context, cow_repair_report *report_out);
+
+/* Reading all blocks in use beside other work, in steps. */
+typedef struct cow_scrub cow_scrub;
+typedef struct {
+    uint64_t blocks_done, blocks_total; /* total: as of the start */
+    uint64_t damaged;                   /* blocks found damaged so far */
+    uint64_t findings;                  /* given to the callback at the end */
+} cow_scrub_progress;
+int cow_scrub_open(cow_store *store, cow_scrub **scrub_out);
+/* Verifies up to block_count blocks: 1 = more to do; 0 = done, and the last step named the files that the damaged
+ * blocks belong to through found. */
+int cow_scrub_step(cow_scrub *scrub, uint32_t block_count, cow_found_fn found, void *context,
+                   cow_scrub_progress *progress_out);
+void cow_scrub_close(cow_scrub *scrub);
 
 /* ---- Trees ----------------------------------------------------------------------------------- */
 

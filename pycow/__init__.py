@@ -45,11 +45,14 @@ from pycow.results import (
     Change,
     CheckReport,
     DirEntry,
+    Finding,
     HistoryEntry,
+    RepairReport,
+    ScrubReport,
     Stats,
     Usage,
 )
-from pycow.store import Store, open  # noqa: A004
+from pycow.store import Store, open, repair  # noqa: A004
 from pycow.volumes import Volume, Volumes
 
 __version__ = "0.1.0"
@@ -73,6 +76,7 @@ __all__ = [
     "ExistsError",
     "File",
     "FileSystem",
+    "Finding",
     "ForkedError",
     "FormatError",
     "HistoryEntry",
@@ -95,6 +99,8 @@ __all__ = [
     "Path",
     "QuotaError",
     "ReadOnlyError",
+    "RepairReport",
+    "ScrubReport",
     "Snapshot",
     "StaleError",
     "Stats",
@@ -104,4 +110,5 @@ __all__ = [
     "Volumes",
     "__version__",
     "open",
+    "repair",
 ]

@@ -32,9 +32,32 @@ import numpy.typing as npt
 
 from pycow._cow import ffi, lib
 from pycow.errors import BusyError, ClosedError, error_for
-from pycow.results import ATTR_DTYPE, EXTENT_DTYPE, Attr, DiffEntry, DirEntry, TreeInfo, TreeUsage, UntarResult
+from pycow.results import (
+    ATTR_DTYPE,
+    EXTENT_DTYPE,
+    FINDING_KINDS,
+    Attr,
+    DiffEntry,
+    DirEntry,
+    Finding,
+    TreeInfo,
+    TreeUsage,
+    UntarResult,
+)
 
-__all__ = ["BLOCK_BYTES", "ROOT_INO", "Diff", "NativeStore", "Tar", "Tree", "Untar", "check", "version"]
+__all__ = [
+    "BLOCK_BYTES",
+    "ROOT_INO",
+    "Diff",
+    "NativeStore",
+    "Scrub",
+    "Tar",
+    "Tree",
+    "Untar",
+    "check",
+    "repair",
+    "version",
+]
 
 Name: TypeAlias = str | bytes
 Buffer: TypeAlias = Any  # bytes, bytearray, memoryview, mmap, ndarray: whatever has the buffer protocol
@@ -306,12 +329,13 @@ class NativeStore(_Handle):
         check(lib.cow_store_stats(self._h, out), "stats")
         return {name: getattr(out, name) for name, _ in ffi.typeof("cow_stats").fields}
 
-    def check(self, verify_data: bool = True) -> tuple[dict[str, int], list[str]]:
-        problems: list[str] = []
-        context = ffi.new_handle(problems)
+    def check(self, verify_data: bool = True, whole: bool = False) -> tuple[dict[str, int], list[Finding]]:
+        findings: list[Finding] = []
+        context = ffi.new_handle(findings)
         out = ffi.new("cow_check_report *")
-        check(lib.cow_store_check(self._h, verify_data, lib.pycow_problem, context, out), "check")
-        return {name: getattr(out, name) for name, _ in ffi.typeof("cow_check_report").fields}, problems
+        flags = (lib.COW_CHECK_DATA if verify_data else 0) | (lib.COW_CHECK_WHOLE if whole else 0)
+        check(lib.cow_store_examine(self._h, flags, lib.pycow_found, context, out), "check")
+        return {name: getattr(out, name) for name, _ in ffi.typeof("cow_check_report").fields}, findings
 
     def create_tree(self, *, temp: bool = False) -> Tree:
         scratch = _take_scratch()
@@ -332,9 +356,59 @@ class NativeStore(_Handle):
         return tree
 
 
+class Scrub(_Handle):
+    """Verifies all blocks in use, a few at each step."""
+
+    __slots__ = ("findings",)
+
+    def __init__(self, store: NativeStore) -> None:
+        out = ffi.new("cow_scrub **")
+        check(lib.cow_scrub_open(store._h, out), "scrub")
+        self._adopt(out[0], lib.cow_scrub_close, (store._shared,))
+        store._register(self)
+        self.findings: list[Finding] = []
+
+    def step(self, blocks: int) -> tuple[bool, int, int, int]:
+        """Whether there is more to do; blocks done, blocks in all, blocks damaged."""
+        out = ffi.new("cow_scrub_progress *")
+        context = ffi.new_handle(self.findings)
+        more = check(lib.cow_scrub_step(self._h, blocks, lib.pycow_found, context, out), "scrub")
+        return more != 0, out.blocks_done, out.blocks_total, out.damaged
+
+
+def repair(path: str | os.PathLike[str]) -> tuple[dict[str, int], list[Finding]]:
+    """Repairs a store that nobody has open."""
+    findings: list[Finding] = []
+    context = ffi.new_handle(findings)
+    out = ffi.new("cow_repair_report *")
+    check(lib.cow_store_repair(os.fsencode(path), lib.pycow_found, context, out), "repair", os.fspath(path))
+    return {name: getattr(out, name) for name, _ in ffi.typeof("cow_repair_report").fields}, findings
+
+
+_FINDINGS_MAX: Final = 10_000
+_FOUND: Final = {getattr(lib, f"COW_FOUND_{kind.upper()}"): kind for kind in FINDING_KINDS if kind != "superblock"}
+_FOUND[lib.COW_FOUND_SUPER] = "superblock"
+
+
 @ffi.def_extern()  # type: ignore[untyped-decorator]
-def pycow_problem(context: Any, text: Any) -> None:
-    ffi.from_handle(context).append(ffi.string(text).decode("utf-8", "replace"))
+def pycow_found(context: Any, found: Any) -> None:
+    findings = ffi.from_handle(context)
+    if len(findings) >= _FINDINGS_MAX:
+        return
+    findings.append(
+        Finding(
+            kind=_FOUND.get(found.kind, "unknown"),
+            text=ffi.string(found.text).decode("utf-8", "replace"),
+            repaired=bool(found.repaired),
+            tree=found.tree,
+            ino=found.ino,
+            path=_decode(ffi.string(found.path)),
+            file_block=found.file_block,
+            segment=found.address >> 32,
+            block=found.address & 0xFFFF_FFFF,
+            block_count=found.block_count,
+        )
+    )
 
 
 class Tree(_Handle):

@@ -13,18 +13,37 @@ import numpy as np
 __all__ = [
     "ATTR_DTYPE",
     "EXTENT_DTYPE",
+    "FINDING_KINDS",
     "Attr",
     "Change",
     "CheckReport",
     "DiffEntry",
     "DirEntry",
+    "Finding",
     "HistoryEntry",
+    "RepairReport",
+    "ScrubReport",
     "Stats",
     "TreeInfo",
     "TreeUsage",
     "UntarResult",
     "Usage",
 ]
+
+#: What a :class:`Finding` can be.
+FINDING_KINDS = (
+    "superblock",
+    "journal",
+    "records",
+    "node",
+    "data",
+    "count",
+    "tree",
+    "inode",
+    "name",
+    "lost",
+    "unverified",
+)
 
 #: One row per run of blocks of a file, see :meth:`pycow.File.extents`. address is segment << 32 | block of the
 #: segment (0: the data is inline), shared says that something else refers to a block of it as well, own that
@@ -249,16 +268,71 @@ class HistoryEntry:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that check, repair or scrub found. What is not known, or says nothing here, is 0 or empty."""
+
+    #: One of FINDING_KINDS. "node": what lies below it cannot be read; "data": the blocks of the file cannot be read;
+    #: "lost": repair could not save it; "unverified": its checksum was lost, repair took the bytes as they are.
+    kind: str
+    text: str
+    repaired: bool
+    tree: int
+    ino: int
+    path: str  # in the tree
+    file_block: int  # first block of the file
+    segment: int
+    block: int  # first block in the segment
+    block_count: int
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class RepairReport:
+    """Result of :func:`pycow.repair`. True when the store is whole again and nothing was lost."""
+
+    findings: tuple[Finding, ...]  # at most 10,000
+    found: int  # in all
+    repaired: int
+    lost: int
+    unverified: int  # blocks whose checksum was made anew
+    damaged: int  # places in files that stay unreadable
+
+    @property
+    def ok(self) -> bool:
+        return not (self.lost or self.unverified or self.damaged)
+
+    def __bool__(self) -> bool:
+        return self.ok
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class ScrubReport:
+    """Result of :meth:`pycow.Store.scrub`. True when nothing was found."""
+
+    blocks: int  # verified
+    damaged: int  # blocks
+    findings: tuple[Finding, ...]  # at most 10,000
+
+    @property
+    def ok(self) -> bool:
+        return not (self.damaged or self.findings)
+
+    def __bool__(self) -> bool:
+        return self.ok
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
 class CheckReport:
     """Result of :meth:`pycow.Store.check`; the numbers say what was walked."""
 
     ok: bool
     errors: tuple[str, ...]
+    findings: tuple[Finding, ...]  # the same with places, as far as the core found them; at most 10,000
     trees: int
     nodes: int
     inodes: int
     extents: int
     blocks: int
+    orphans: int  # inodes without a name that wait to be reclaimed
 
     def __bool__(self) -> bool:
         return self.ok

@@ -6,19 +6,23 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
+import time
 from collections.abc import Callable, Iterator
 from typing import Literal, Self
 
+from pycow import _native
 from pycow._native import NativeStore
 from pycow.catalog import Catalog
 from pycow.containers import Containers
-from pycow.errors import InvalidError, NotFoundError, OperationError
+from pycow.errors import CorruptError, InvalidError, NotFoundError, OperationError
 from pycow.images import Images
 from pycow.layers import Layers
-from pycow.results import CheckReport, Stats
+from pycow.results import CheckReport, RepairReport, ScrubReport, Stats
 from pycow.volumes import Volumes
 
-__all__ = ["Store", "open"]
+__all__ = ["Store", "open", "repair"]
+
+_SCRUB_BLOCKS = 1024
 
 
 def open(
@@ -55,6 +59,21 @@ def open(
         lookup_entries=lookup_entries,
     )
     return Store(native)
+
+
+def repair(path: str | os.PathLike[str]) -> RepairReport:
+    """Repairs the store in the directory path, which nobody may have open (LockedError).
+
+    Rebuilt is all that can be derived: reference counts, free space, counters, journal, superblocks. A tree with
+    damaged nodes keeps what can still be read; files that lost their names are put in its /lost+found, and what is
+    missing from a file keeps raising CorruptError, as damaged data does. It is one commit: a crash leaves the store as
+    it was.
+
+    Raises NotFoundError, and CorruptError when nothing is left to start from. Needs memory for what it changes: the
+    nodes of damaged trees, and 4 KiB for each MiB of data whose records were damaged.
+    """
+    numbers, findings = _native.repair(path)
+    return RepairReport(findings=tuple(findings), **numbers)
 
 
 class _ThreadState(threading.local):
@@ -202,17 +221,43 @@ class Store:
     def _group(self) -> _Group:
         return _Group(self)
 
-    def check(self, verify_data: bool = True) -> CheckReport:
+    def check(self, verify_data: bool = True, *, whole: bool = False) -> CheckReport:
         """Walks everything and compares it with what the store recorded; reads all data when verify_data.
 
-        The report is true when nothing was found.
+        Compared are reference counts, free space and checksums, and in each tree names, inodes and counters; of a fork
+        only what differs from its parent, unless whole. The report is true when nothing was found. Writers wait
+        meanwhile.
         """
-        numbers, problems = self._native.check(verify_data)
+        numbers, findings = self._native.check(verify_data, whole)
         count = numbers.pop("errors")
+        problems = [finding.text for finding in findings]
         if count > len(problems):
             problems.append(f"{count - len(problems)} further problems")
         problems.extend(self._check_names())
-        return CheckReport(ok=not problems, errors=tuple(problems), **numbers)
+        return CheckReport(ok=not problems, errors=tuple(problems), findings=tuple(findings), **numbers)
+
+    def scrub(self, *, rate: float = 0.0, progress: Callable[[int, int], object] | None = None) -> ScrubReport:
+        """Reads and verifies every block that the last commit has in use, beside other work.
+
+        rate is in bytes per second; 0 is as fast as it goes. progress is called with the bytes done and the bytes in
+        all, several times a second. Damaged files are named in the findings. Blocks that are written or freed meanwhile
+        are left out.
+        """
+        if rate < 0:
+            raise InvalidError("rate is not negative")
+        scrub = _native.Scrub(self._native)
+        step = _SCRUB_BLOCKS if not rate else max(1, min(_SCRUB_BLOCKS, int(rate / 10 / _native.BLOCK_BYTES)))
+        start = time.monotonic()
+        more = True
+        while more:
+            more, done, total, damaged = scrub.step(step)
+            if progress is not None:
+                progress(done * _native.BLOCK_BYTES, max(done, total) * _native.BLOCK_BYTES)
+            if rate and more:
+                time.sleep(max(0.0, start + done * _native.BLOCK_BYTES / rate - time.monotonic()))
+        findings = tuple(scrub.findings)
+        scrub.close()
+        return ScrubReport(blocks=done, damaged=damaged, findings=findings)
 
     def _check_names(self) -> Iterator[str]:
         """Documents whose trees are missing."""
@@ -223,6 +268,8 @@ class Store:
                 tree_id = document.get("tree")
                 try:
                     self._native.open_tree(tree_id if isinstance(tree_id, int) else 0).close()
+                except CorruptError as error:
+                    yield f"{kind.split('/')[0].removesuffix('s')} {key}: {error}"
                 except NotFoundError:
                     yield f"{kind.split('/')[0].removesuffix('s')} {key} refers to tree {tree_id}, which does not exist"
 

@@ -9,7 +9,7 @@ import pathlib
 import cffi
 
 BEGIN, END = "/* cdef: begin */", "/* cdef: end */"
-CALLBACKS = 'extern "Python" void pycow_problem(void *context, const char *text);\n'
+CALLBACKS = 'extern "Python" void pycow_found(void *context, const cow_finding *finding);\n'
 
 
 def fenced(header: str) -> str:

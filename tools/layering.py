@@ -9,7 +9,7 @@ import sys
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 
 # C folders from bottom to top; a file may include headers of its own folder and of those before it.
-C_LAYERS = ("base", "dev", "format", "space", "btree", "tree", "fs", "tar", "api")
+C_LAYERS = ("base", "dev", "format", "space", "btree", "tree", "fs", "check", "tar", "api")
 INCLUDE = re.compile(r'^\s*#\s*include\s*"([^"]+)"', re.MULTILINE)
 NOT_IN_THE_CORE = re.compile(r'^\s*#\s*include\s*[<"](Python\.h|fuse[^>"]*)[>"]', re.MULTILINE)
 

@@ -104,6 +104,9 @@ struct cow_btree_visitor {
     int (*node)(void *context, cow_addr addr, unsigned level);
     int (*item)(void *context, struct cow_key key, const uint8_t *value, size_t value_bytes);
     void *context;
+    /* A node that is damaged (cow_error_detail says how), and the keys [first, end) that it covers: 0 = go on without
+     * what lies below it. NULL: the visit ends with -EUCLEAN. */
+    int (*damaged)(void *context, struct cow_root at, struct cow_key first, struct cow_key end);
 };
 int cow_btree_visit(struct cow_nodes *nodes, struct cow_root root, const struct cow_btree_visitor *visitor);
 

@@ -160,6 +160,11 @@ static int visit_enter(struct visit *visit, struct cow_root at, const struct vis
     }
     int rc = fetch(visit->nodes, at.addr, at.generation, frame->bytes);
     if (rc == 0) rc = check_bounds(frame, parent, at.addr);
+    if (rc == -COW_EDAMAGE && visitor->damaged != NULL) {
+        const struct cow_key least = {0, 0}, most = {UINT64_MAX, UINT64_MAX};
+        struct cow_key first = parent != NULL ? cow_entry_key(parent->bytes, parent->slot) : least;
+        return visitor->damaged(visitor->context, at, first, frame->bounded ? frame->end : most);
+    }
     if (rc != 0) return rc;
     if (parent == NULL && visitor->node != NULL) {
         rc = visitor->node(visitor->context, at.addr, cow_node_level(frame->bytes));

@@ -13,6 +13,7 @@
 #define BUCKETS_FIRST_LOG2 10u
 #define BUCKETS_LAST_LOG2 22u
 #define TORN_TRIES 8
+#define TORN_SAME 2
 
 static size_t bytes_of(const struct space_page *page)
 {
@@ -173,13 +174,25 @@ static int read_home(struct cow_space *space, struct space_page *page)
         return 0;
     }
     if (rc != 0) return rc;
-    uint8_t bytes[COW_PAGE_BYTES];
-    for (int tries = 0;; tries++) {
+    uint8_t bytes[COW_PAGE_BYTES], last[COW_PAGE_BYTES];
+    for (int tries = 0, same = 0;; tries++) {
         int64_t got = cow_dev_read(file->file, cow_page_home_offset(id.kind, id.index), bytes, sizeof bytes);
         if (got < 0) return (int)got;
         memset(bytes + got, 0, sizeof bytes - (size_t)got);
         rc = cow_page_decode(bytes, &id, space_body(page), &page->generation);
+        if (rc == 0 && !space->readonly && page->generation > space->durable && !space->salvage) {
+            return cow_fail(COW_EDAMAGE, "records of segment %u are newer than the superblock: the newest one was lost",
+                            id.segment);
+        }
+        if (rc == -COW_EDAMAGE && space->salvage) {
+            memset(space_body(page), 0, cow_page_body_bytes(id.kind));
+            page->lost = true;
+            return 0;
+        }
         if (rc == 0 || !space->readonly || tries == TORN_TRIES) return rc;
+        same = tries > 0 && memcmp(last, bytes, sizeof bytes) == 0 ? same + 1 : 0;
+        if (same == TORN_SAME) return rc; /* nobody is writing it */
+        memcpy(last, bytes, sizeof bytes);
         wait_for_writer();
     }
 }

@@ -8,32 +8,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#include "space/internal.h"
+#include "space/check.h"
 
 #define BATCH_MIN 4096u
-
-struct span {
-    cow_addr addr;
-    uint64_t count;
-    uint64_t refs;
-};
-
-struct cow_space_check {
-    struct cow_space *space;
-    struct span *spans;
-    size_t span_count;
-    uint64_t *starts, *ends; /* of runs not yet folded in */
-    size_t run_count, run_capacity;
-
-    /* while comparing */
-    void (*problem)(void *context, const char *text);
-    void *context;
-    uint64_t errors;
-    size_t at;               /* first span that ends behind position */
-    cow_addr position;       /* all expectations before it were compared */
-    struct span difference;  /* a run of blocks that differ in the same way; refs = expected */
-    int64_t difference_refs; /* what the records say */
-};
 
 /* ---- Collecting -------------------------------------------------------------------------------- */
 
@@ -101,7 +78,7 @@ static size_t sweep(const struct cow_space_check *check, struct span *out)
     return count;
 }
 
-static int fold(struct cow_space_check *check)
+int space_check_fold(struct cow_space_check *check)
 {
     if (check->run_count == 0) return 0;
     qsort(check->starts, check->run_count, sizeof *check->starts, compare_addrs);
@@ -133,7 +110,7 @@ int cow_space_check_expect(struct cow_space_check *check, cow_addr addr, uint32_
 {
     if (count == 0) return 0;
     if (check->run_count == check->run_capacity) {
-        int rc = fold(check);
+        int rc = space_check_fold(check);
         if (rc == 0) rc = batch_grow(check);
         if (rc != 0) return rc;
     }
@@ -145,8 +122,19 @@ int cow_space_check_expect(struct cow_space_check *check, cow_addr addr, uint32_
 
 /* ---- Comparing --------------------------------------------------------------------------------- */
 
-static void report(struct cow_space_check *check, const char *format, ...) __attribute__((format(printf, 2, 3)));
-static void report(struct cow_space_check *check, const char *format, ...)
+void cow_space_check_cancel(struct cow_space_check *check) { check_free(check); }
+
+void cow_space_check_partial(struct cow_space_check *check) { check->partial = true; }
+
+void cow_space_check_where(const struct cow_space_check *check, bool *records_out, cow_addr *addr_out,
+                           uint64_t *count_out)
+{
+    *records_out = check->where.refs != 0;
+    *addr_out = check->where.addr;
+    *count_out = check->where.count;
+}
+
+void space_check_report(struct cow_space_check *check, cow_addr addr, uint64_t count, bool records, const char *format, ...)
 {
     char text[256];
     va_list arguments;
@@ -154,7 +142,21 @@ static void report(struct cow_space_check *check, const char *format, ...)
     vsnprintf(text, sizeof text, format, arguments);
     va_end(arguments);
     check->errors++;
+    check->where = (struct span){addr, count, records};
     if (check->problem != NULL) check->problem(check->context, text);
+}
+
+uint64_t space_check_end_of(const struct cow_space_check *check, uint32_t segment)
+{
+    size_t low = 0, high = check->span_count;
+    while (low < high) {
+        size_t middle = low + (high - low) / 2;
+        if (cow_addr_segment(check->spans[middle].addr) <= segment) low = middle + 1;
+        else high = middle;
+    }
+    if (low == 0 || cow_addr_segment(check->spans[low - 1].addr) != segment) return 0;
+    uint64_t end = cow_addr_block(check->spans[low - 1].addr) + check->spans[low - 1].count;
+    return end < COW_SEGMENT_BLOCKS_MAX ? end : COW_SEGMENT_BLOCKS_MAX;
 }
 
 static void flush_difference(struct cow_space_check *check)
@@ -162,7 +164,7 @@ static void flush_difference(struct cow_space_check *check)
     const struct span *span = &check->difference;
     if (span->count == 0) return;
     uint32_t block = cow_addr_block(span->addr);
-    report(check, "segment %u blocks %u..%llu: count is %lld, should be %llu", cow_addr_segment(span->addr), block,
+    space_check_report(check, span->addr, span->count, false, "segment %u blocks %u..%llu: count is %lld, should be %llu", cow_addr_segment(span->addr), block,
            (unsigned long long)(block + span->count - 1), (long long)check->difference_refs,
            (unsigned long long)span->refs);
     check->difference.count = 0;
@@ -171,7 +173,7 @@ static void flush_difference(struct cow_space_check *check)
 static void compare_block(struct cow_space_check *check, cow_addr addr, int64_t refs, uint64_t expected)
 {
     struct span *span = &check->difference;
-    bool differs = refs < 0 || (uint64_t)refs != expected;
+    bool differs = refs < 0 || (uint64_t)refs < expected || ((uint64_t)refs > expected && !check->partial);
     bool goes_on = span->count != 0 && span->addr + span->count == addr && span->refs == expected &&
                    check->difference_refs == refs;
     if (span->count != 0 && !goes_on) flush_difference(check);
@@ -184,7 +186,7 @@ static void compare_block(struct cow_space_check *check, cow_addr addr, int64_t 
 }
 
 /* Expectations before addr that no segment has: reported. UINT64_MAX: all that are left. */
-static void skip_to(struct cow_space_check *check, cow_addr addr)
+void space_check_skip_to(struct cow_space_check *check, cow_addr addr)
 {
     while (check->at < check->span_count && check->spans[check->at].addr < addr) {
         const struct span *span = &check->spans[check->at];
@@ -192,7 +194,7 @@ static void skip_to(struct cow_space_check *check, cow_addr addr)
         cow_addr end = span->addr + span->count < addr ? span->addr + span->count : addr;
         if (first < end) {
             flush_difference(check);
-            report(check, "segment %u blocks %u..%llu: referred to, but do not exist", cow_addr_segment(first),
+            space_check_report(check, first, end - first, false, "segment %u blocks %u..%llu: referred to, but do not exist", cow_addr_segment(first),
                    cow_addr_block(first), (unsigned long long)(cow_addr_block(first) + (end - first) - 1));
         }
         if (span->addr + span->count > addr) break;
@@ -202,9 +204,9 @@ static void skip_to(struct cow_space_check *check, cow_addr addr)
 }
 
 /* The expected count of the block; called in ascending order. */
-static uint64_t expected_at(struct cow_space_check *check, cow_addr addr)
+uint64_t space_check_expected(struct cow_space_check *check, cow_addr addr)
 {
-    if (addr > check->position) skip_to(check, addr);
+    if (addr > check->position) space_check_skip_to(check, addr);
     while (check->at < check->span_count && check->spans[check->at].addr + check->spans[check->at].count <= addr) {
         check->at++;
     }
@@ -235,7 +237,7 @@ static int copy_chunk(struct cow_space *space, uint32_t segment, uint32_t index,
 static int compare_segment(struct cow_space_check *check, uint32_t segment, uint64_t block_count, uint64_t *used_out)
 {
     uint64_t used = 0;
-    skip_to(check, cow_addr_make(segment, 0));
+    space_check_skip_to(check, cow_addr_make(segment, 0));
     for (uint64_t first = 0; first < block_count; first += COW_CHUNK_BLOCKS) {
         int64_t refs[COW_CHUNK_BLOCKS];
         bool min_ok = true;
@@ -243,15 +245,16 @@ static int compare_segment(struct cow_space_check *check, uint32_t segment, uint
         int rc = copy_chunk(check->space, segment, index, refs, &min_ok);
         if (rc == -COW_EDAMAGE) {
             flush_difference(check);
-            report(check, "segment %u chunk %u: its records are damaged", segment, index);
+            space_check_report(check, cow_addr_make(segment, (uint32_t)first), COW_CHUNK_BLOCKS, true, "segment %u chunk %u: its records are damaged", segment, index);
             check->position = cow_addr_make(segment, (uint32_t)first + COW_CHUNK_BLOCKS);
             continue;
         }
         if (rc != 0) return rc;
-        if (!min_ok) report(check, "segment %u chunk %u: the lowest count is not what it says", segment, index);
+        if (!min_ok)
+            space_check_report(check, cow_addr_make(segment, (uint32_t)first), COW_CHUNK_BLOCKS, false, "segment %u chunk %u: the lowest count is not what it says", segment, index);
         for (uint32_t i = 0; i < COW_CHUNK_BLOCKS; i++) {
             cow_addr addr = cow_addr_make(segment, (uint32_t)first + i);
-            uint64_t expected = first + i < block_count ? expected_at(check, addr) : 0;
+            uint64_t expected = first + i < block_count ? space_check_expected(check, addr) : 0;
             compare_block(check, addr, refs[i], expected);
             used += refs[i] > 0;
         }
@@ -271,7 +274,7 @@ static int compare_data_segment(struct cow_space_check *check, uint32_t segment,
     if (rc == 0) entry = *found;
     space_unlock(check->space);
     if (rc == -COW_EDAMAGE) {
-        report(check, "segment %u: its table entry is damaged", segment);
+        space_check_report(check, cow_addr_make(segment, 0), 1, true, "segment %u: its table entry is damaged", segment);
         return 0;
     }
     if (rc != 0) return rc;
@@ -281,10 +284,10 @@ static int compare_data_segment(struct cow_space_check *check, uint32_t segment,
     rc = compare_segment(check, segment, entry.block_count, &used);
     if (rc != 0) return rc;
     if (used != entry.used_blocks) {
-        report(check, "segment %u: %u blocks in use by its entry, %llu by the records", segment, entry.used_blocks,
+        space_check_report(check, 0, 0, false, "segment %u: %u blocks in use by its entry, %llu by the records", segment, entry.used_blocks,
                (unsigned long long)used);
     }
-    if (used == 0 && entry.kind == COW_SEGMENT_WHOLE) report(check, "segment %u: empty but not dead", segment);
+    if (used == 0 && entry.kind == COW_SEGMENT_WHOLE) space_check_report(check, 0, 0, false, "segment %u: empty but not dead", segment);
     *data_blocks += used;
     return 0;
 }
@@ -292,7 +295,7 @@ static int compare_data_segment(struct cow_space_check *check, uint32_t segment,
 static void compare_total(struct cow_space_check *check, const char *what, uint64_t state, uint64_t counted)
 {
     if (state == counted) return;
-    report(check, "%s: %llu by the superblock, %llu counted", what, (unsigned long long)state,
+    space_check_report(check, 0, 0, false, "%s: %llu by the superblock, %llu counted", what, (unsigned long long)state,
            (unsigned long long)counted);
 }
 
@@ -301,13 +304,13 @@ static int compare_all(struct cow_space_check *check)
     struct cow_space_state state;
     uint64_t node_blocks = 0, data_blocks = 0, dead_segments = 0;
     cow_space_get_state(check->space, &state);
-    int rc = fold(check);
+    int rc = space_check_fold(check);
     if (rc == 0) rc = compare_segment(check, 0, state.meta_blocks, &node_blocks);
     for (uint32_t segment = 1; rc == 0 && segment < state.next_segment; segment++) {
         rc = compare_data_segment(check, segment, &data_blocks, &dead_segments);
     }
     if (rc != 0) return rc;
-    skip_to(check, UINT64_MAX);
+    space_check_skip_to(check, UINT64_MAX);
     compare_total(check, "node blocks", state.node_blocks, node_blocks);
     compare_total(check, "data blocks", state.data_blocks, data_blocks);
     compare_total(check, "dead segments", state.dead_segments, dead_segments);

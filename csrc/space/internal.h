@@ -41,6 +41,7 @@ struct space_page {
     bool dirty;              /* changed since the last close */
     bool behind;             /* its home is older than its last commit */
     bool referenced;
+    bool lost;               /* salvage: its bytes were damaged, the body is zeros */
     /* its body follows */
 };
 
@@ -102,7 +103,9 @@ struct cow_space {
     struct cow_space_state state; /* as of now; journal_bytes counts the batch under way */
     uint64_t open_generation, durable, reusable;
     bool readonly;
-    int lost; /* atomic: see cow_space_lost */
+    int lost;             /* atomic: see cow_space_lost */
+    bool salvage;         /* see cow_space_open_salvage */
+    bool journal_damaged; /* salvage: homes may be older than they should be */
     bool meta_unsynced, journal_unsynced[2];
     bool top_unsynced, segments_unsynced, space_unsynced; /* folders */
     uint64_t journal_reserved[2];
@@ -195,6 +198,11 @@ void space_page_closed(struct cow_space *space, struct space_page *page, uint64_
 void space_page_home(struct cow_space *space, struct space_page *page); /* home has caught up */
 void space_page_drop(struct cow_space *space, struct space_page *page);
 void space_cache_trim(struct cow_space *space);
+/* Salvage: whether the sums on a page may be wrong although the blocks are right. */
+static inline bool space_page_doubtful(const struct cow_space *space, const struct space_page *page)
+{
+    return space->salvage && (page->lost || (space->journal_damaged && !page->behind && !page->dirty));
+}
 
 static inline uint64_t space_chunk_key(uint32_t segment, uint32_t chunk)
 {
@@ -234,6 +242,9 @@ void space_hint_flush(struct cow_space *space);
 
 /* ---- alloc.c */
 void space_scan_released(struct cow_space *space, uint32_t segment, uint32_t block);
+
+/* ---- block_io.c: the hash of a block as it is on the medium; -EUCLEAN when there is nothing. With the lock. */
+int space_hash_medium(struct cow_space *space, cow_addr addr, uint64_t *hash_out);
 
 /* ---- journal.c */
 int space_journal_file(struct cow_space *space, uint32_t half, struct cow_dev_file **file_out);

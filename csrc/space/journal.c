@@ -80,7 +80,20 @@ static int recover_page(struct cow_space *space, const uint8_t *bytes, uint64_t 
     rc = space_page_overlay(space, space_key(id.kind, id.segment, id.index), &page);
     if (rc != 0) return rc;
     page->journal_offset = offset;
-    return cow_page_decode(bytes, &id, space_body(page), &page->generation);
+    rc = cow_page_decode(bytes, &id, space_body(page), &page->generation);
+    if (rc == 0 || !space->salvage) return rc;
+    memset(space_body(page), 0, cow_page_body_bytes(id.kind));
+    page->lost = true;
+    return rc;
+}
+
+/* In a salvage the pages of a batch stand for themselves. */
+static int recover_page_if_whole(struct cow_space *space, const uint8_t *bytes, uint64_t generation, uint64_t offset)
+{
+    int rc = recover_page(space, bytes, generation, offset);
+    if (rc != -COW_EDAMAGE || !space->salvage) return rc;
+    space->journal_damaged = true;
+    return 0;
 }
 
 static int recover_batch(struct cow_space *space, struct cow_dev_file *file, uint8_t *piece, uint64_t *offset,
@@ -100,7 +113,7 @@ static int recover_batch(struct cow_space *space, struct cow_dev_file *file, uin
         uint32_t count = batch.page_count - done < PIECE_PAGES ? batch.page_count - done : PIECE_PAGES;
         rc = cow_dev_read_all(file, *offset, piece, (size_t)count * COW_PAGE_BYTES);
         for (uint32_t i = 0; rc == 0 && i < count; i++, *offset += COW_PAGE_BYTES) {
-            rc = recover_page(space, piece + (size_t)i * COW_PAGE_BYTES, batch.generation, *offset);
+            rc = recover_page_if_whole(space, piece + (size_t)i * COW_PAGE_BYTES, batch.generation, *offset);
         }
         if (rc != 0) return rc;
         done += count;
@@ -116,6 +129,10 @@ int space_journal_recover(struct cow_space *space)
     struct cow_dev_file *file;
     if (space->state.journal_bytes == 0) return 0;
     int rc = space_journal_file(space, space->state.journal_half, &file);
+    if (rc == -ENOENT && space->salvage) {
+        space->journal_damaged = true;
+        return 0;
+    }
     if (rc == -ENOENT) return cow_fail(COW_EDAMAGE, "journal.%u is missing", space->state.journal_half);
     if (rc != 0) return rc;
     uint8_t *piece = malloc((size_t)PIECE_PAGES * COW_PAGE_BYTES);
@@ -124,6 +141,10 @@ int space_journal_recover(struct cow_space *space)
         rc = recover_batch(space, file, piece, &offset, &last_generation);
     }
     free(piece);
+    if (rc == -COW_EDAMAGE && space->salvage) {
+        space->journal_damaged = true;
+        return 0;
+    }
     if (rc == -COW_EDAMAGE) {
         return cow_fail(COW_EDAMAGE, "journal.%u is damaged at byte %llu", space->state.journal_half,
                         (unsigned long long)offset);

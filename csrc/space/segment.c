@@ -84,7 +84,8 @@ int space_file_get(struct cow_space *space, enum space_file_kind kind, uint32_t 
     int rc = cow_dev_open(space->dev, name, flags, &file->file);
     if (rc != 0) {
         free(file);
-        return rc;
+        /* Data files are there as long as their segment is. */
+        return rc == -ENOENT && kind == SPACE_DATA ? cow_fail(COW_EDAMAGE, "segment %u: its file is missing", segment) : rc;
     }
     if ((flags & COW_DEV_CREATE) != 0) {
         *(kind == SPACE_DATA ? &space->segments_unsynced : &space->space_unsynced) = true;

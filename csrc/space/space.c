@@ -37,11 +37,12 @@ static int open_files(struct cow_space *space)
     if (rc == 0) rc = space_journal_recover(space);
     if (rc == 0 && !space->readonly) rc = table_size(space);
     if (rc == 0 && !space->readonly) rc = space_dead_scan(space);
+    if (rc == -COW_EDAMAGE && space->salvage) rc = 0; /* rebuild makes the list anew */
     return rc;
 }
 
-int cow_space_open(struct cow_dev *dev, const struct cow_space_state *state, uint64_t durable,
-                   uint64_t cache_bytes, struct cow_space **space_out)
+static int open_space(struct cow_dev *dev, const struct cow_space_state *state, uint64_t durable, uint64_t cache_bytes,
+                      bool salvage, struct cow_space **space_out)
 {
     struct cow_space *space = calloc(1, sizeof *space);
     if (space == NULL) return cow_fail(ENOMEM, "space");
@@ -51,6 +52,7 @@ int cow_space_open(struct cow_dev *dev, const struct cow_space_state *state, uin
     }
     space->dev = dev;
     space->readonly = dev->readonly;
+    space->salvage = salvage;
     space->state = *state;
     space->durable = durable;
     space->open_generation = durable + 1;
@@ -66,6 +68,20 @@ int cow_space_open(struct cow_dev *dev, const struct cow_space_state *state, uin
     *space_out = space;
     return 0;
 }
+
+int cow_space_open(struct cow_dev *dev, const struct cow_space_state *state, uint64_t durable, uint64_t cache_bytes,
+                   struct cow_space **space_out)
+{
+    return open_space(dev, state, durable, cache_bytes, false, space_out);
+}
+
+int cow_space_open_salvage(struct cow_dev *dev, const struct cow_space_state *state, uint64_t durable,
+                           uint64_t cache_bytes, struct cow_space **space_out)
+{
+    return open_space(dev, state, durable, cache_bytes, true, space_out);
+}
+
+bool cow_space_journal_damaged(struct cow_space *space) { return space->journal_damaged; }
 
 void cow_space_close(struct cow_space *space)
 {

@@ -63,6 +63,12 @@ struct cow_space_counters {
  * generation changed: the writer may have gone round the journal meanwhile. */
 int cow_space_open(struct cow_dev *dev, const struct cow_space_state *state, uint64_t durable,
                    uint64_t cache_bytes, struct cow_space **space_out);
+/* The same for a store that is damaged, to repair it: a record page that is damaged counts as lost, and the journal is
+ * replayed as far as it is whole. What such pages say about checksums is doubtful: blocks are then read unverified. Until
+ * cow_space_rebuild nothing may be allocated or released. */
+int cow_space_open_salvage(struct cow_dev *dev, const struct cow_space_state *state, uint64_t durable,
+                           uint64_t cache_bytes, struct cow_space **space_out);
+bool cow_space_journal_damaged(struct cow_space *space);
 void cow_space_close(struct cow_space *space);
 void cow_space_set_journal_pages(struct cow_space *space, uint32_t pages); /* tests: checkpoint above so many */
 const struct cow_space_counters *cow_space_counters(struct cow_space *space);
@@ -108,6 +114,16 @@ int cow_space_write(struct cow_space *space, cow_addr addr, uint32_t count, cons
 /* Reads whole blocks and verifies them: -EUCLEAN names segment and block. */
 int cow_space_read(struct cow_space *space, cow_addr addr, uint32_t count, void *blocks);
 
+/* ---- Scrub: beside other work ----
+ * Blocks that a segment has; 0 = there is no such segment. */
+int cow_space_segment_blocks(struct cow_space *space, uint32_t segment, uint64_t *blocks_out);
+/* Which of a chunk's blocks the durable commit has in use, a bit each. */
+#define COW_SPACE_CHUNK_BYTES 32u
+int cow_space_chunk_used(struct cow_space *space, uint32_t segment, uint32_t chunk, uint8_t used[COW_SPACE_CHUNK_BYTES],
+                         bool *any_out);
+/* Verifies a block on the medium: *damaged_out is false also for what is not in use any more. */
+int cow_space_verify(struct cow_space *space, cow_addr addr, bool *damaged_out);
+
 /* ---- Nodes: btree/ does their I/O through these ---- */
 
 int cow_space_set_sum(struct cow_space *space, cow_addr addr, uint64_t hash); /* while the generation closes */
@@ -138,6 +154,22 @@ int cow_space_commit_done(struct cow_space *space, uint64_t durable, uint64_t pi
 struct cow_space_check;
 int cow_space_check_begin(struct cow_space *space, struct cow_space_check **check_out);
 int cow_space_check_expect(struct cow_space_check *check, cow_addr addr, uint32_t count);
+void cow_space_check_cancel(struct cow_space_check *check);
+void cow_space_check_partial(struct cow_space_check *check); /* the walk did not see everything: only counts that are too low */
+/* While problem is called: which blocks it is about (count 0: none), and whether their records are what is damaged. */
+void cow_space_check_where(const struct cow_space_check *check, bool *records_out, cow_addr *addr_out,
+                           uint64_t *count_out);
+/* As end, but sets right what differs: counts, minima, the segment table, totals, and the checksums of doubtful pages
+ * (unverified is told each run of blocks whose bytes were taken as they are). Only after cow_space_open_salvage. */
+struct cow_space_rebuild {
+    void (*problem)(void *context, const char *text);
+    void (*unverified)(void *context, cow_addr addr, uint32_t count);
+    void *context;
+    uint64_t errors, unverified_blocks;
+};
+int cow_space_rebuild(struct cow_space_check *check, struct cow_space_rebuild *rebuild);
+/* Makes sure that an owned block never verifies again. */
+int cow_space_spoil(struct cow_space *space, cow_addr addr);
 int cow_space_check_end(struct cow_space_check *check, void (*problem)(void *context, const char *text), void *context,
                         uint64_t *errors_out);
 

@@ -55,21 +55,23 @@ static int read_slot(struct cow_dev_file *meta, unsigned slot, struct cow_super 
     return 1;
 }
 
-static int read_super(struct cow_dev *dev, struct cow_super *super_out)
+/* found[i]: whether slot i holds a whole superblock. */
+static int read_slots(struct cow_dev *dev, struct cow_super supers[2], int found[2])
 {
     struct cow_dev_file *meta;
     int rc = cow_dev_open(dev, "meta", 0, &meta);
     if (rc) return rc;
+    for (unsigned slot = 0; slot < 2 && rc >= 0; slot++) rc = found[slot] = read_slot(meta, slot, &supers[slot]);
+    cow_dev_close(meta);
+    return rc < 0 ? rc : 0;
+}
+
+static int read_super(struct cow_dev *dev, struct cow_super *super_out)
+{
     struct cow_super supers[2];
     int found[2];
-    for (unsigned slot = 0; slot < 2; slot++) {
-        found[slot] = read_slot(meta, slot, &supers[slot]);
-        if (found[slot] < 0) {
-            cow_dev_close(meta);
-            return found[slot];
-        }
-    }
-    cow_dev_close(meta);
+    int rc = read_slots(dev, supers, found);
+    if (rc) return rc;
     if (!found[0] && !found[1]) return cow_fail(COW_EDAMAGE, "no superblock of the store is whole");
     if (found[0] && found[1]) *super_out = supers[supers[1].generation > supers[0].generation];
     else *super_out = supers[found[1]];
@@ -230,10 +232,11 @@ static int load(cow_store *store, const cow_options *options)
     uint64_t record_cache = options->record_cache_bytes ? options->record_cache_bytes : RECORD_CACHE_BYTES;
     const struct cow_super *super = &store->super;
     struct cow_space_state state = space_state(super);
-    int rc = cow_space_open(store->dev, &state, super->generation, record_cache, &store->space);
-    if (!rc && !store->readonly) rc = settle_super(store);
+    int rc = store->salvage ? cow_space_open_salvage(store->dev, &state, super->generation, record_cache, &store->space)
+                            : cow_space_open(store->dev, &state, super->generation, record_cache, &store->space);
+    if (!rc && !store->readonly && !store->salvage) rc = settle_super(store);
     if (rc) return rc;
-    if (!store->readonly) cow_store_reclaim(store);
+    if (!store->readonly && !store->salvage) cow_store_reclaim(store);
     rc = cow_nodes_open(store->space, node_cache, super->generation + 1, &store->nodes);
     if (rc) return rc;
     memcpy(store->hash_key, super->hash_key, sizeof store->hash_key);
@@ -248,7 +251,46 @@ static int load(cow_store *store, const cow_options *options)
         if (store->readonly) return cow_fail(ENOENT, "the store was never committed to");
         return cow_btree_create(store->nodes, &store->trees_root);
     }
-    return store->readonly ? 0 : cow_release_load(store);
+    return store->readonly || store->salvage ? 0 : cow_release_load(store);
+}
+
+static void unload(cow_store *store)
+{
+    cow_table_close(store);
+    if (store->nodes) cow_nodes_close(store->nodes);
+    if (store->space) cow_space_close(store->space);
+    store->nodes = NULL;
+    store->space = NULL;
+}
+
+static int load_and_probe(cow_store *store, const cow_options *options)
+{
+    struct cow_cursor cursor;
+    int rc = load(store, options);
+    if (rc) return rc;
+    cow_cursor_init(&cursor, store->nodes, store->trees_root);
+    rc = cow_cursor_seek(&cursor, (struct cow_key){0, 0});
+    cow_cursor_deinit(&cursor);
+    return rc;
+}
+
+/* The newest superblock whose list of trees begins; a damaged one is what the repaired store's will replace. */
+static int load_salvage(cow_store *store, const cow_options *options)
+{
+    struct cow_super supers[2];
+    int found[2];
+    int rc = read_slots(store->dev, supers, found);
+    if (rc) return rc;
+    bool both = found[0] && found[1];
+    store->super_damaged = !both && store->super.generation > 1;
+    rc = load_and_probe(store, options);
+    if (rc != -COW_EDAMAGE || !both) return rc;
+    unsigned other = supers[1].generation > supers[0].generation ? 0 : 1;
+    if (supers[other].generation == 0) return rc;
+    unload(store);
+    store->super = supers[other];
+    store->super_damaged = true;
+    return load_and_probe(store, options);
 }
 
 /* A reader may find the journal that its superblock names overwritten: the writer went through both halves since. The
@@ -259,11 +301,7 @@ static int load_retrying(cow_store *store, const cow_options *options)
     for (unsigned tries = 0; rc == -COW_EDAMAGE && store->readonly && tries < 8; tries++) {
         struct cow_super super;
         if (read_super(store->dev, &super) || super.generation == store->super.generation) break;
-        cow_table_close(store);
-        cow_nodes_close(store->nodes);
-        cow_space_close(store->space);
-        store->nodes = NULL;
-        store->space = NULL;
+        unload(store);
         store->super = super;
         rc = load(store, options);
     }
@@ -282,6 +320,7 @@ int cow_store_attach(struct cow_dev *dev, const cow_options *options, struct cow
     }
     store->dev = dev;
     store->readonly = (options->flags & COW_OPEN_READONLY) != 0;
+    store->salvage = (options->flags & COW_OPEN_SALVAGE) != 0;
     dev->readonly = store->readonly;
     store->lockfile = lockfile;
     store->release_at_once = COW_RELEASE_AT_ONCE;
@@ -290,7 +329,7 @@ int cow_store_attach(struct cow_dev *dev, const cow_options *options, struct cow
     if (!rc && lockfile && store->readonly) rc = cow_lockfile_pin(lockfile, 0);
     if (!rc) rc = find_or_make(dev, options->flags, &store->super, made_out);
     if (!rc && lockfile && store->readonly) rc = cow_lockfile_pin(lockfile, store->super.generation);
-    if (!rc) rc = load_retrying(store, options);
+    if (!rc) rc = store->salvage ? load_salvage(store, options) : load_retrying(store, options);
     if (rc) {
         store->lockfile = NULL; /* stays the caller's on error */
         cow_store_detach(store);

@@ -25,6 +25,8 @@
 #define COW_DIRTY_NODES_MAX 16384u
 #define COW_DIRTY_PAGES_MAX 4096u
 
+#define COW_OPEN_SALVAGE 0x10000u /* in options->flags, only for repair: opens what is damaged */
+
 #define COW_RELEASE_AT_ONCE 4096u /* nodes released by the call that deletes */
 
 struct cow_lockfile;
@@ -60,6 +62,8 @@ struct cow_store {
     struct cow_super super;        /* of the last durable commit; the committing thread's */
     uint8_t hash_key[16];
     bool readonly;
+    bool salvage;            /* opened by repair: nothing is released before the records were made anew */
+    bool super_damaged;      /* salvage: one superblock is not whole, or leads nowhere */
     unsigned forks_seen; /* compared with the process's fork count: a handle in a child answers -ECHILD */
     atomic_int failed;   /* negative errno of what failed the store, 0 = well */
     char failure[256];
@@ -103,6 +107,10 @@ struct cow_tuning {
     uint32_t release_at_once; /* nodes that a deletion releases itself; the rest waits as DEAD items */
 };
 void cow_store_tune(cow_store *store, const struct cow_tuning *tuning);
+
+/* repair.c: on a device (owned, also on error); lockfile may be NULL and stays the caller's. */
+int cow_store_repair_dev(struct cow_dev *dev, struct cow_lockfile *lockfile, cow_found_fn found, void *context,
+                         cow_repair_report *report_out);
 
 /* store.c */
 /* Opens or makes the store on dev (owned, also on error). Without catalog and lookup: the layers above add those. */

@@ -27,6 +27,7 @@ from pycow.cli import (
     cmd_rm,
     cmd_rmi,
     cmd_rollback,
+    cmd_scrub,
     cmd_snapshot,
     cmd_tag,
     cmd_volume,
@@ -71,6 +72,7 @@ for _module in (
     cmd_volume,
     cmd_df,
     cmd_check,
+    cmd_scrub,
 ):
     cli.add_command(_module.command)
 

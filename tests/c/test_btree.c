@@ -481,7 +481,7 @@ static int exclusive_item(void *context, struct cow_key key, const uint8_t *valu
 static void step_exclusive(struct world *w, const struct tree *tree)
 {
     struct exclusive_walk walk = {.space = w->env.space};
-    struct cow_btree_visitor visitor = {exclusive_node, exclusive_item, &walk};
+    struct cow_btree_visitor visitor = {.node = exclusive_node, .item = exclusive_item, .context = &walk};
     uint64_t nodes = 0, data = 0;
     int rc = cow_btree_visit(w->env.nodes, tree->root, &visitor);
     if (rc == 0) rc = cow_btree_exclusive(w->env.nodes, tree->root, &nodes, &data);

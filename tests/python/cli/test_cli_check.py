@@ -30,3 +30,15 @@ def test_damage(box: Any) -> None:
     assert result.lines[-1].startswith("DAMAGED: ")
     assert box.run("--store", box.store, "check", "--no-data").code == 0
     assert box.fails("cat", "box:/big.bin").code == Exit.DAMAGED
+
+
+def test_repair(box: Any) -> None:
+    assert box("check", "--repair").lines == ["ok: 0 found, 0 repaired, 0 lost, 0 stay damaged, 0 blocks unverified"]
+    for half in ("journal.0", "journal.1"):
+        journal = box.store / half
+        content = journal.read_bytes()
+        journal.write_bytes(content[:4100] + bytes(60) + content[4160:])
+    assert box.run("--store", box.store, "check").code == Exit.DAMAGED
+    result = box.run("--store", box.store, "check", "--repair")
+    assert result.lines[0].startswith("repaired: the journal is damaged")
+    assert box("check", "--whole").lines[-1].startswith("ok: ")
