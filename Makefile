@@ -21,13 +21,15 @@ CTEST := ctest --output-on-failure --no-tests=error
 
 MAKEFLAGS += --no-print-directory
 .DEFAULT_GOAL := help
-.PHONY: help demo test bench lint asan tsan clean distclean prepare-build prepare-test prepare-demo prepare-sanitize
+.PHONY: help demo test bench bench-compare lint asan tsan clean distclean
+.PHONY: prepare-build prepare-test prepare-demo prepare-sanitize prepare-bench
 
 help:
 	@echo "make demo [IMAGE=debian|FILE.tar]   the main job, step by step, with times"
 	@echo "make test                           the C tests and the Python tests"
 	@echo "make lint                           ruff, mypy, C warnings as errors, layering"
-	@echo "make bench                          benchmarks"
+	@echo "make bench                          benchmarks of pycow alone"
+	@echo "make bench-compare                  beside its peers, as root; rewrites the tables of bench/README.md"
 	@echo "make asan, make tsan                the tests under the sanitizers"
 	@echo "make clean, make distclean          removes what was built; distclean .venv too"
 
@@ -39,6 +41,8 @@ prepare-test:
 	@tools/prepare.sh build test
 prepare-demo:
 	@tools/prepare.sh build demo $(if $(filter debian,$(IMAGE)),debian)
+prepare-bench:
+	@tools/prepare.sh build test bench
 prepare-sanitize:
 	@tools/prepare.sh build test sanitize
 
@@ -63,6 +67,13 @@ test: prepare-test $(TOOLS)
 
 bench: prepare-test $(TOOLS)
 	$(PYTHON) -m pytest bench $(PYTEST_ARGS)
+
+# Options of bench/compare/run.py; "--small --root synthetic" takes about two minutes, all of it about ten.
+COMPARE ?=
+bench-compare: prepare-bench $(TOOLS)
+	$(PIP) --no-build-isolation --editable ".[bench]"
+	$(call CMAKE_TESTS,build/c,)
+	$(PYTHON) bench/compare/run.py --update bench/README.md --json build/bench.json $(COMPARE)
 
 lint: prepare-build $(TOOLS)
 	$(VENV)/bin/ruff check .

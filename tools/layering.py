@@ -23,6 +23,7 @@ PY_LAYERS = (
     ("containers", "images", "layers", "volumes"),
     ("store",),
     ("__init__",),
+    ("bench",),
     ("cli",),
 )
 

@@ -1,6 +1,6 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
-# Makes sure that the machine has what a make target needs: prepare.sh [build|test|demo|debian|sanitize]...
+# Makes sure that the machine has what a make target needs: prepare.sh [build|test|demo|debian|sanitize|bench]...
 # Missing Debian packages are installed when this runs as root; otherwise it says what to install. May be run any
 # number of times; does nothing when all is there.
 set -eu
@@ -37,6 +37,16 @@ for purpose in "$@"; do
             need busybox-static has busybox
             need debootstrap has debootstrap
             need attr has setfattr
+            need valgrind has valgrind
+            ;;
+        bench)
+            # What is not to be had is left out of the comparison, and said there.
+            need debootstrap has debootstrap
+            need xfsprogs has mkfs.xfs
+            need btrfs-progs has mkfs.btrfs
+            need fuse-overlayfs has fuse-overlayfs
+            need mount has losetup
+            need e2fsprogs has mkfs.ext4
             ;;
         demo) need busybox-static has busybox ;;
         debian) need debootstrap has debootstrap ;;

@@ -10,6 +10,7 @@ import click
 
 import pycow
 from pycow.cli import (
+    cmd_bench,
     cmd_cat,
     cmd_check,
     cmd_commit,
@@ -73,6 +74,7 @@ for _module in (
     cmd_df,
     cmd_check,
     cmd_scrub,
+    cmd_bench,
 ):
     cli.add_command(_module.command)
 
