@@ -88,7 +88,8 @@ static int decode_records(const uint8_t *at, uint64_t page_generation, struct co
         records->refs[i] = (int32_t)(uint32_t)(high >> 24);
         if (records->generation[i] > page_generation || !in_bounds(records->refs[i])) return -COW_EDAMAGE;
     }
-    return 0;
+    const size_t used = COW_PAGE_HEADER_BYTES + COW_CHUNK_BLOCKS * RECORD_BYTES;
+    return all_zero(at, COW_PAGE_BYTES - used) ? 0 : -COW_EDAMAGE;
 }
 
 static void encode_chunks(const struct cow_chunk_page *chunks, uint8_t *at)
@@ -136,6 +137,7 @@ static int decode_segments(const uint8_t *at, struct cow_segment_page *segments)
         if (exists != (entry->kind != COW_SEGMENT_NONE)) return -COW_EDAMAGE;
         if (entry->block_count > COW_SEGMENT_BLOCKS_MAX || entry->used_blocks > entry->block_count) return -COW_EDAMAGE;
         if (entry->state != COW_SEGMENT_LIVE && entry->used_blocks != 0) return -COW_EDAMAGE;
+        if (!all_zero(at + 2, 2) || !all_zero(at + 12, 4) || !all_zero(at + 24, 8)) return -COW_EDAMAGE;
     }
     return 0;
 }
@@ -173,7 +175,7 @@ int cow_page_identify(const uint8_t *page, struct cow_page_id *id_out, uint64_t 
     if (cow_load16(page + AT_VERSION) != PAGE_VERSION || kind < COW_PAGE_RECORDS || kind > COW_PAGE_SEGMENTS) {
         return cow_fail(COW_EDAMAGE, "record page of unknown version or kind %u", kind);
     }
-    if (generation == 0 || generation > COW_GENERATION_MAX ||
+    if (generation == 0 || generation > COW_GENERATION_MAX || cow_load32(page + AT_ZERO) != 0 ||
         !all_zero(page + AT_ZEROS, COW_PAGE_HEADER_BYTES - AT_ZEROS)) {
         return cow_fail(COW_EDAMAGE, "record page with a bad header");
     }
@@ -234,7 +236,9 @@ int cow_batch_decode(const uint8_t *page, struct cow_batch *batch_out)
     batch_out->page_count = cow_load32(page + AT_SEGMENT);
     batch_out->sequence = cow_load32(page + AT_INDEX);
     batch_out->generation = cow_load64(page + AT_GENERATION);
-    if (batch_out->page_count == 0 || batch_out->generation == 0 || batch_out->generation > COW_GENERATION_MAX) {
+    if (batch_out->page_count == 0 || batch_out->generation == 0 || batch_out->generation > COW_GENERATION_MAX ||
+        cow_load16(page + AT_KIND) != 0 || cow_load32(page + AT_ZERO) != 0 ||
+        !all_zero(page + AT_ZEROS, COW_PAGE_BYTES - AT_ZEROS)) {
         return cow_fail(COW_EDAMAGE, "journal batch with a bad header");
     }
     return 0;

@@ -29,6 +29,7 @@ enum {
     AT_DATA_BLOCKS = 144,
     AT_NODE_BLOCKS = 152,
     AT_META_BLOCKS = 160,
+    AT_END = 168, /* zeros from here on */
 };
 #define META_BLOCKS_MIN 16u
 static const uint8_t super_magic[8] = {'P', 'Y', 'C', 'O', 'W', 0, 'S', 'B'};
@@ -57,6 +58,12 @@ void cow_super_encode(const struct cow_super *super, uint8_t *block)
     cow_store64(block + AT_NODE_BLOCKS, super->node_blocks);
     cow_store64(block + AT_META_BLOCKS, super->meta_blocks);
     cow_store64(block + AT_CHECKSUM, cow_hash_block(block));
+}
+
+static bool rest_is_zero(const uint8_t *block)
+{
+    return cow_load32(block + AT_PACKED_SEGMENT + 4) == 0 && block[AT_END] == 0 &&
+           memcmp(block + AT_END, block + AT_END + 1, COW_BLOCK_BYTES - AT_END - 1) == 0;
 }
 
 /* What no commit can have written. */
@@ -110,7 +117,7 @@ int cow_super_decode(const uint8_t *block, struct cow_super *super_out)
     }
     struct cow_super super;
     decode_fields(block, &super);
-    if (cow_load32(block + AT_BLOCK_BYTES) != COW_BLOCK_BYTES || !plausible(&super)) {
+    if (cow_load32(block + AT_BLOCK_BYTES) != COW_BLOCK_BYTES || !rest_is_zero(block) || !plausible(&super)) {
         return cow_fail(COW_EDAMAGE, "superblock of generation %llu with impossible fields",
                         (unsigned long long)super.generation);
     }
