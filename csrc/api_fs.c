@@ -245,7 +245,8 @@ int64_t cow_file_read(cow_tree *tree, uint64_t ino, uint64_t offset, void *buffe
 }
 
 /* The end of the file is looked up once, so that one append stays in one piece. */
-static int64_t write_once(struct cow_tree *tree, uint64_t ino, uint64_t *offset, const uint8_t *bytes, size_t length)
+static int64_t write_once(struct cow_tree *tree, uint64_t ino, uint64_t *offset, const uint8_t *bytes, size_t length,
+                          bool first)
 {
     if (*offset == COW_APPEND) {
         struct cow_inode inode;
@@ -253,6 +254,9 @@ static int64_t write_once(struct cow_tree *tree, uint64_t ino, uint64_t *offset,
         if (rc) return rc;
         *offset = inode.size_bytes;
     }
+    /* All of it at first, so that a write that does not fit writes nothing; then what others may have left room for. */
+    int rc = cow_quota_write(tree, ino, *offset, first || length < COW_FS_IO_BYTES ? length : COW_FS_IO_BYTES);
+    if (rc) return rc;
     return cow_fs_write(tree, ino, *offset, bytes, length);
 }
 
@@ -266,7 +270,7 @@ int64_t cow_file_write(cow_tree *tree, uint64_t ino, uint64_t offset, const void
     do {
         int rc = write_begin(tree, bytes || length_bytes == 0, "a write");
         if (rc) return rc;
-        int64_t n = cow_tree_write_end(tree, write_once(tree, ino, &offset, bytes + done, length_bytes - done));
+        int64_t n = cow_tree_write_end(tree, write_once(tree, ino, &offset, bytes + done, length_bytes - done, done == 0));
         if (n < 0) return n;
         done += (size_t)n;
         offset += (uint64_t)n;
@@ -307,12 +311,13 @@ int cow_file_clone(cow_tree *source, uint64_t source_ino, uint64_t source_offset
 {
     cow_error_clear();
     if (!source || !tree) return refuse("a clone");
-    uint64_t done = 0;
+    uint64_t done = 0, limit = 0;
     do {
         int rc = cow_tree_clone_begin(source, tree, COW_FS_PUTS);
         if (rc) return rc;
         int64_t n =
-            cow_fs_clone(source, source_ino, source_offset + done, tree, ino, offset + done, length_bytes - done);
+            cow_fs_clone(source, source_ino, source_offset + done, tree, ino, offset + done, length_bytes - done,
+                         &limit);
         n = cow_tree_clone_end(source, tree, n);
         if (n < 0) return (int)n;
         done += (uint64_t)n;
@@ -360,8 +365,10 @@ int cow_file_write_blocks(cow_tree *tree, uint64_t ino, const uint64_t *blocks, 
         rc = write_begin(tree, true, "a write of blocks");
         if (rc) return rc;
         size_t step = count - done < READ_STEP_BLOCKS ? count - done : READ_STEP_BLOCKS;
-        int n = write_end(tree, cow_fs_write_blocks(tree, ino, blocks + done, step,
-                                                    (const uint8_t *)buffer + done * COW_BLOCK_BYTES));
+        int n = cow_quota_write_blocks(tree, ino, blocks + done, done == 0 ? count : step);
+        if (n == 0)
+            n = cow_fs_write_blocks(tree, ino, blocks + done, step, (const uint8_t *)buffer + done * COW_BLOCK_BYTES);
+        n = write_end(tree, n);
         if (n < 0) return n;
         done += (size_t)n;
     }

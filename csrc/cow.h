@@ -178,12 +178,14 @@ typedef struct {
     uint64_t inodes;    /* in use, the root directory included */
     uint64_t apparent_bytes; /* mapped file bytes (holes are not counted) */
     uint64_t size_bytes;     /* those of them written since the base of the tree: docker's "size" */
+    uint64_t quota_bytes;    /* see cow_tree_set_quota; 0 = none */
     int64_t created_ns;
 } cow_tree_info;
 
 typedef struct {
     uint64_t size_bytes;      /* as in cow_tree_info */
     uint64_t apparent_bytes;  /* as in cow_tree_info */
+    uint64_t quota_bytes;     /* as in cow_tree_info */
     uint64_t exclusive_bytes; /* data and node blocks that only this tree refers to */
     uint64_t shared_bytes;    /* data blocks of this tree that another tree refers to as well */
 } cow_tree_usage;
@@ -199,6 +201,11 @@ int cow_tree_keep(cow_tree *tree); /* no longer temporary */
 int cow_tree_delete(cow_tree *tree);
 /* Rollback: the content (and size count) of tree becomes that of source, O(1). */
 int cow_tree_reset(cow_tree *tree, cow_tree *source);
+/* A bound of the tree's size_bytes; 0 = none. What would go above it is -EDQUOT, before anything is changed: writes to
+ * holes and to what the tree does not own yet, clones, punching into blocks of the image. What adds nothing (overwriting
+ * what is own, names, attributes), shrinking and removing always work, also when the quota was set below the size.
+ * Forks inherit the quota, but with COW_FORK_BASE; cow_tree_reset keeps it. -EROFS on a sealed tree. */
+int cow_tree_set_quota(cow_tree *tree, uint64_t quota_bytes);
 int cow_tree_get_info(cow_tree *tree, cow_tree_info *info_out);
 int cow_tree_get_usage(cow_tree *tree, cow_tree_usage *usage_out);
 

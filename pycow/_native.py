@@ -441,13 +441,13 @@ class Tree(_Handle):
         check(lib.cow_tree_get_info(self._h, out), "tree")
         return TreeInfo(
             out.id, out.parent, bool(out.sealed), bool(out.temp), out.inodes, out.apparent_bytes, out.size_bytes,
-            out.created_ns,
+            out.created_ns, out.quota_bytes,
         )  # fmt: skip
 
     def usage(self) -> TreeUsage:
         out = ffi.new("cow_tree_usage *")
         check(lib.cow_tree_get_usage(self._h, out), "usage")
-        return TreeUsage(out.size_bytes, out.apparent_bytes, out.exclusive_bytes, out.shared_bytes)
+        return TreeUsage(out.size_bytes, out.apparent_bytes, out.exclusive_bytes, out.shared_bytes, out.quota_bytes)
 
     def fork(self, *, base: bool = False, sealed: bool = False, temp: bool = False) -> Tree:
         """A new tree with the same content, O(1); base: its size count starts at 0; temp: dropped unless kept."""
@@ -458,6 +458,10 @@ class Tree(_Handle):
 
     def seal(self) -> None:
         check(lib.cow_tree_seal(self._h), "seal")
+
+    def set_quota(self, quota_bytes: int) -> None:
+        """Bounds size_bytes; 0 = no bound."""
+        check(lib.cow_tree_set_quota(self._h, quota_bytes), "quota")
 
     def keep(self) -> None:
         check(lib.cow_tree_keep(self._h), "keep")

@@ -29,6 +29,18 @@ _SHORT_ID = 12
 _NAME_TRIES = 20
 
 
+QUOTA_MAX = 2**63 - 1
+
+
+def check_quota(quota: int | None) -> int:
+    """As the core wants it: 0 = none. InvalidError for what is no number of bytes above 0."""
+    if quota is None:
+        return 0
+    if isinstance(quota, bool) or not isinstance(quota, int) or not 0 < quota <= QUOTA_MAX:
+        raise InvalidError(f"a quota is a number of bytes above 0, or None for none, not {quota!r}")
+    return quota
+
+
 def check_name(name: str) -> str:
     """Docker's rule for names of containers, snapshots and volumes; InvalidError otherwise."""
     if not _NAME.fullmatch(name):
@@ -49,13 +61,15 @@ class Containers:
         name: str | None = None,
         command: Sequence[str] | None = None,
         labels: Mapping[str, str] | None = None,
+        quota: int | None = None,
     ) -> Container:
         """A container over an image; takes the same time and space whatever the image's size.
 
-        name defaults to a random one. ExistsError when it is taken, InvalidError when it is not a name,
-        NotFoundError when there is no such image.
+        name defaults to a random one; quota, in bytes, bounds what the container holds by itself. ExistsError when
+        the name is taken, InvalidError when it is not a name, NotFoundError when there is no such image.
         """
         store = self._store
+        quota_bytes = check_quota(quota)
         if isinstance(image, str):
             image = store.images.get(image)
         image_key = image.id.removeprefix("sha256:")
@@ -66,6 +80,8 @@ class Containers:
                 raise NotFoundError(f"no such image: {image.id}")
             tree = image.tree().fork(base=True)
             group.undo(tree.delete)
+            if quota_bytes:
+                tree.set_quota(quota_bytes)
             document: Document = {
                 "name": name,
                 "tree": tree.id,
@@ -95,6 +111,10 @@ class Containers:
         if document is None:
             raise NotFoundError(f"no such container: {key}")
         return Container(self._store, container_id, document)
+
+    def set_quota(self, key: str, quota: int | None) -> None:
+        """See Container.set_quota; key as for get."""
+        self.get(key).set_quota(quota)
 
     def list(self) -> list[Container]:
         """All containers, newest first."""
@@ -197,6 +217,15 @@ class Container:
     def usage(self) -> Usage:
         """Space in bytes, known without a walk of the files: size as ``docker ps -s`` shows it."""
         return _usage(self.tree, self.image)
+
+    def set_quota(self, quota: int | None) -> None:
+        """Bounds usage().size, in bytes; None takes the bound away.
+
+        What would go above it raises QuotaError, before anything of it is done. Overwriting what the container holds
+        already, removing and shrinking always work, names and attributes do not count; so a quota may also be below
+        what is in use. Forks and snapshots take the quota over, a rollback keeps the container's own.
+        """
+        self.tree.set_quota(check_quota(quota))
 
     def diff(self) -> list[Change]:
         """The changes since the image, sorted by path, as ``docker diff`` shows them. Costs what changed."""
@@ -372,4 +401,5 @@ def _usage(tree: Tree, image: Image) -> Usage:
         virtual_size=usage.size_bytes + image.size,
         exclusive=usage.exclusive_bytes,
         shared=usage.shared_bytes,
+        quota=usage.quota_bytes or None,
     )

@@ -145,7 +145,7 @@ class NoSpaceError(OperationError):
 
 
 class QuotaError(OperationError):
-    """A quota of the host is used up."""
+    """It would go above the quota of a container; or a quota of the host is used up."""
 
     code = _errno.EDQUOT
     hint = "quota exceeded"

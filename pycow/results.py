@@ -191,6 +191,7 @@ class TreeInfo:
     apparent_bytes: int  # mapped file bytes
     size_bytes: int  # those written since the tree's base
     created_ns: int
+    quota_bytes: int = 0  # bound of size_bytes, 0 = none
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -201,6 +202,7 @@ class TreeUsage:
     apparent_bytes: int  # mapped file bytes
     exclusive_bytes: int  # blocks, nodes included, that only this tree refers to
     shared_bytes: int  # data blocks that another tree refers to as well
+    quota_bytes: int = 0  # bound of size_bytes, 0 = none
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -231,13 +233,15 @@ class Usage:
     """Space of a container, snapshot or volume in bytes.
 
     size is the data that it holds by itself (written since it was created from its image), virtual_size that and
-    its image; exclusive is what removing it would free, shared what it uses together with others.
+    its image; exclusive is what removing it would free, shared what it uses together with others. quota is the
+    bound of size, None when there is none.
     """
 
     size: int
     virtual_size: int
     exclusive: int
     shared: int
+    quota: int | None = None
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -86,7 +86,9 @@ class Volume:
     def usage(self) -> Usage:
         """Bytes used; a volume has no image, so virtual_size is size."""
         usage = self.tree.usage()
-        return Usage(usage.size_bytes, usage.size_bytes, usage.exclusive_bytes, usage.shared_bytes)
+        return Usage(
+            usage.size_bytes, usage.size_bytes, usage.exclusive_bytes, usage.shared_bytes, usage.quota_bytes or None
+        )
 
     def remove(self) -> None:
         """Removes the volume and its data. NotFoundError when it is gone already."""

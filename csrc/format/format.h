@@ -132,11 +132,12 @@ struct cow_tree_record {
     uint64_t inodes, apparent_bytes, size_bytes;
     int64_t created_ns;
     uint32_t flags;              /* COW_TREE_* */
+    uint64_t quota_bytes;        /* bound of size_bytes; 0 = none */
 };
 #define COW_TREE_SEALED 1u
 #define COW_TREE_TEMP 2u
 #define COW_TREE_ORPHANS 4u /* has ORPHAN items */
-#define COW_TREE_RECORD_BYTES 80u
+#define COW_TREE_RECORD_BYTES 88u
 void cow_tree_record_encode(const struct cow_tree_record *record, uint8_t *bytes);
 int cow_tree_record_decode(const uint8_t *bytes, size_t length, struct cow_tree_record *record_out);
 

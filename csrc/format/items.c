@@ -36,6 +36,11 @@ static inline uint64_t take64(const uint8_t **at)
     return v;
 }
 
+static bool zeros(const uint8_t *bytes, size_t count)
+{
+    return bytes[0] == 0 && memcmp(bytes, bytes + 1, count - 1) == 0;
+}
+
 /* ---- EXTENT: {u64 address, u32 count, u64 birth} ---- */
 
 void cow_run_encode(const struct cow_run *run, uint8_t *bytes)
@@ -124,7 +129,7 @@ int cow_inode_decode(uint64_t ino, const uint8_t *bytes, size_t length, struct c
     inode.links_seq = take32(&bytes);
     const uint32_t flags = COW_INODE_INLINE | COW_INODE_XATTRS | COW_INODE_ORPHAN;
     if (!known_type(inode.mode) || (inode.flags & ~flags) || inode.size_bytes > COW_FILE_BYTES_MAX ||
-        inode.name_hash > COW_OFFSET_MASK)
+        inode.name_hash > COW_OFFSET_MASK || !zeros(bytes, 32))
         return cow_fail(COW_EDAMAGE, "inode %llu cannot be what was written", (unsigned long long)ino);
     *inode_out = inode;
     return 0;
@@ -224,6 +229,7 @@ void cow_tree_record_encode(const struct cow_tree_record *record, uint8_t *bytes
     at = put64(at, (uint64_t)record->created_ns);
     at = put32(at, record->flags);
     at = put32(at, 0);
+    at = put64(at, record->quota_bytes);
     COW_ASSERT(at == bytes + COW_TREE_RECORD_BYTES);
 }
 
@@ -241,8 +247,10 @@ int cow_tree_record_decode(const uint8_t *bytes, size_t length, struct cow_tree_
     record.size_bytes = take64(&bytes);
     record.created_ns = (int64_t)take64(&bytes);
     record.flags = take32(&bytes);
+    uint32_t reserved = take32(&bytes);
+    record.quota_bytes = take64(&bytes);
     const uint32_t flags = COW_TREE_SEALED | COW_TREE_TEMP | COW_TREE_ORPHANS;
-    if ((record.flags & ~flags) || record.next_ino == 0 || record.size_bytes > record.apparent_bytes)
+    if ((record.flags & ~flags) || reserved || record.next_ino == 0 || record.size_bytes > record.apparent_bytes)
         return cow_fail(COW_EDAMAGE, "a tree record cannot be what was written");
     *record_out = record;
     return 0;

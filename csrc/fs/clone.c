@@ -15,6 +15,11 @@ struct clone {
     uint64_t from_offset, offset, length;
 };
 
+static bool within_one(const struct clone *clone)
+{
+    return clone->source == clone->tree && clone->from.ino == clone->to.ino;
+}
+
 static int check(const struct clone *clone)
 {
     const uint64_t mask = COW_BLOCK_BYTES - 1;
@@ -23,11 +28,11 @@ static int check(const struct clone *clone)
         return cow_fail(EINVAL, "a clone has to start at multiples of %u", COW_BLOCK_BYTES);
     uint64_t from_end = clone->from_offset + clone->length, end = clone->offset + clone->length;
     if (from_end > clone->from.size_bytes) return cow_fail(EINVAL, "the range ends behind the source's end");
-    /* A source's last block is zero behind its end, so it must be the destination's last one, too. */
-    if ((clone->length & mask) && (from_end != clone->from.size_bytes || end < clone->to.size_bytes))
+    /* A source's last block is zero behind its end, so it must be the destination's last one, too. (Within one file the
+     * end moves meanwhile: there the part of a block is copied.) */
+    if ((clone->length & mask) && !within_one(clone) && (from_end != clone->from.size_bytes || end < clone->to.size_bytes))
         return cow_fail(EINVAL, "a clone has to end at a multiple of %u, or both files' end", COW_BLOCK_BYTES);
-    if (clone->source == clone->tree && clone->from.ino == clone->to.ino && clone->from_offset < end &&
-        clone->offset < from_end)
+    if (within_one(clone) && clone->from_offset < end && clone->offset < from_end)
         return cow_fail(EINVAL, "the ranges overlap");
     return 0;
 }
@@ -42,6 +47,17 @@ static int64_t copy_inline(struct clone *clone)
     uint64_t length = clone->length < sizeof block ? clone->length : sizeof block;
     cow_file_touch(&clone->to);
     return cow_write_step(clone->tree, &clone->to, clone->offset, block, length);
+}
+
+/* The last part of a block, within one file. */
+static int64_t copy_part(struct clone *clone)
+{
+    uint8_t block[COW_BLOCK_BYTES];
+    int64_t n = cow_fs_read(clone->source, clone->from.ino, clone->from_offset, block, (size_t)clone->length);
+    if (n < 0) return n;
+    COW_ASSERT((uint64_t)n == clone->length);
+    cow_file_touch(&clone->to);
+    return cow_write_step(clone->tree, &clone->to, clone->offset, block, clone->length);
 }
 
 /* The first stretch of the source: a run, or a hole (addr 0). */
@@ -95,7 +111,7 @@ static int64_t clone_piece(struct clone *clone, const struct cow_piece *piece)
 }
 
 int64_t cow_fs_clone(struct cow_tree *source, uint64_t source_ino, uint64_t source_offset, struct cow_tree *tree,
-                     uint64_t ino, uint64_t offset, uint64_t length)
+                     uint64_t ino, uint64_t offset, uint64_t length, uint64_t *limit)
 {
     struct clone clone = {
         .source = source, .tree = tree, .from_offset = source_offset, .offset = offset, .length = length};
@@ -103,11 +119,17 @@ int64_t cow_fs_clone(struct cow_tree *source, uint64_t source_ino, uint64_t sour
     if (!rc) rc = cow_file_get(tree, ino, &clone.to);
     if (!rc) rc = check(&clone);
     if (rc || length == 0) return rc;
+    if (*limit == 0) *limit = tree->size_bytes > tree->quota_bytes ? tree->size_bytes : tree->quota_bytes;
+    rc = cow_quota_clone(
+        &(struct cow_quota_clone){source, tree, &clone.from, &clone.to, source_offset, offset, length, *limit});
+    if (rc) return rc;
     if ((clone.from.flags & COW_INODE_INLINE) && source_offset == 0) return copy_inline(&clone);
     if (clone.to.flags & COW_INODE_INLINE) {
         rc = cow_inline_to_block(tree, &clone.to);
         if (rc) return rc;
     }
+    if (within_one(&clone) && length < COW_BLOCK_BYTES) return copy_part(&clone);
+    if (within_one(&clone)) clone.length &= ~(uint64_t)(COW_BLOCK_BYTES - 1);
     rc = cow_trim_gap(tree, &clone.to, offset >> COW_BLOCK_SHIFT);
     if (rc) return rc < 0 ? rc : 0;
     struct cow_piece piece;

@@ -96,6 +96,20 @@ int cow_trim_gap(struct cow_tree *tree, struct cow_inode *inode, uint64_t first)
 /* Zeros [offset, end), which lies in one block, if that block is mapped. Size and times stay. */
 int cow_zero_part(struct cow_tree *tree, struct cow_inode *inode, uint64_t offset, uint64_t end);
 
+/* ---- quota.c: -EDQUOT when a request would make the tree larger than its quota; asked before it changes anything. The
+ * range is what is still to be done of the request. */
+int cow_quota_write(struct cow_tree *tree, uint64_t ino, uint64_t offset, uint64_t length);
+int cow_quota_write_blocks(struct cow_tree *tree, uint64_t ino, const uint64_t *blocks, size_t count);
+int cow_quota_extend(struct cow_tree *tree, const struct cow_inode *inode, uint64_t size);
+int cow_quota_punch(struct cow_tree *tree, const struct cow_inode *inode, uint64_t offset, uint64_t end);
+struct cow_quota_clone {
+    struct cow_tree *source, *tree;
+    const struct cow_inode *from, *to;
+    uint64_t source_offset, offset, length;
+    uint64_t limit; /* as judged when the request began: its first steps may free what the later ones need */
+};
+int cow_quota_clone(const struct cow_quota_clone *clone);
+
 int cow_file_get(struct cow_tree *tree, uint64_t ino, struct cow_inode *inode_out); /* -EISDIR, -EINVAL */
 void cow_file_touch(struct cow_inode *inode);                                       /* content changed now */
 

@@ -67,9 +67,10 @@ int64_t cow_fs_write(struct cow_tree *tree, uint64_t ino, uint64_t offset, const
 int cow_fs_truncate(struct cow_tree *tree, uint64_t ino, uint64_t size);
 int cow_fs_punch(struct cow_tree *tree, uint64_t ino, uint64_t offset, uint64_t length); /* 1 = call again */
 int64_t cow_fs_seek(struct cow_tree *tree, uint64_t ino, uint64_t offset, int whence);
-/* Clones at most a bounded number of extents: returns the bytes done. */
+/* Clones at most a bounded number of extents: returns the bytes done. *limit is 0 at first: what the tree may weigh in the
+ * end. */
 int64_t cow_fs_clone(struct cow_tree *source, uint64_t source_ino, uint64_t source_offset, struct cow_tree *tree,
-                     uint64_t ino, uint64_t offset, uint64_t length);
+                     uint64_t ino, uint64_t offset, uint64_t length, uint64_t *limit);
 int64_t cow_fs_extents(struct cow_tree *tree, uint64_t ino, uint64_t first_block, cow_extent *extents, size_t capacity);
 int cow_fs_read_blocks(struct cow_tree *tree, uint64_t ino, const uint64_t *blocks, size_t count, void *buffer);
 /* Returns how many of the blocks were written, the first ones; 0 = call again. */

@@ -38,7 +38,8 @@ static int shrink(struct cow_tree *tree, struct cow_inode *inode, uint64_t size)
 
 static int extend(struct cow_tree *tree, struct cow_inode *inode, uint64_t size)
 {
-    int rc = cow_trim_gap(tree, inode, cow_blocks_of(size));
+    int rc = cow_quota_extend(tree, inode, size);
+    if (!rc) rc = cow_trim_gap(tree, inode, cow_blocks_of(size));
     if (rc) return rc;
     rc = cow_resize(tree, inode, size);
     cow_file_touch(inode);
@@ -100,6 +101,8 @@ int cow_fs_punch(struct cow_tree *tree, uint64_t ino, uint64_t offset, uint64_t 
     uint64_t end = length > inode.size_bytes ? inode.size_bytes : offset + length;
     if (offset >= inode.size_bytes) return 0;
     if (end > inode.size_bytes || end < offset) end = inode.size_bytes;
+    rc = cow_quota_punch(tree, &inode, offset, end);
+    if (rc) return rc;
     if (inode.flags & COW_INODE_INLINE) return punch_inline(tree, &inode, offset, end);
     uint64_t stop = end == inode.size_bytes ? cow_blocks_of(end) : end >> COW_BLOCK_SHIFT;
     rc = cow_unmap(tree, &inode, cow_blocks_of(offset), stop, UNMAP_STEP);

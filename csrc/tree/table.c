@@ -53,6 +53,7 @@ void cow_tree_to_record(const struct cow_tree *tree, struct cow_tree_record *rec
         .inodes = tree->inodes,
         .apparent_bytes = tree->apparent_bytes,
         .size_bytes = tree->size_bytes,
+        .quota_bytes = tree->quota_bytes,
         .created_ns = tree->created_ns,
         .flags = tree->flags,
     };
@@ -67,6 +68,7 @@ void cow_tree_from_record(struct cow_tree *tree, const struct cow_tree_record *r
     tree->inodes = record->inodes;
     tree->apparent_bytes = record->apparent_bytes;
     tree->size_bytes = record->size_bytes;
+    tree->quota_bytes = record->quota_bytes;
     tree->created_ns = record->created_ns;
     tree->flags = record->flags;
 }

@@ -202,6 +202,7 @@ static int branch_locked(struct cow_tree *source, uint32_t flags, struct cow_tre
     if (flags & COW_FORK_BASE) {
         record.base = 0; /* its own id, once it has one */
         record.size_bytes = 0;
+        record.quota_bytes = 0;
     }
     rc = cow_table_add(store, &record, tree_out);
     if (rc) {
@@ -264,6 +265,17 @@ int cow_tree_keep(cow_tree *tree)
     return rc;
 }
 
+int cow_tree_set_quota(cow_tree *tree, uint64_t quota_bytes)
+{
+    cow_error_clear();
+    if (!tree) return cow_fail(EINVAL, "a quota needs a tree");
+    if (tree->id == COW_TREE_CATALOG) return cow_fail(EINVAL, "the catalog has no quota");
+    int rc = cow_tree_write_begin(tree, 0);
+    if (rc) return rc;
+    tree->quota_bytes = quota_bytes;
+    return (int)cow_tree_write_end(tree, 0);
+}
+
 int cow_tree_drop(struct cow_tree *tree)
 {
     struct cow_root root = tree->root;
@@ -312,6 +324,7 @@ static int reset_locked(struct cow_tree *tree, struct cow_tree *source)
     cow_tree_to_record(source, &record);
     record.parent = tree->parent;
     record.created_ns = tree->created_ns;
+    record.quota_bytes = tree->quota_bytes;
     record.flags = (tree->flags & ~COW_TREE_ORPHANS) | (source->flags & COW_TREE_ORPHANS);
     cow_tree_from_record(tree, &record);
     if (tree->next_ino < next_ino) tree->next_ino = next_ino; /* open handles must not meet another file's number */
@@ -345,6 +358,7 @@ int cow_tree_get_info(cow_tree *tree, cow_tree_info *info_out)
         .inodes = tree->inodes,
         .apparent_bytes = tree->apparent_bytes,
         .size_bytes = tree->size_bytes,
+        .quota_bytes = tree->quota_bytes,
         .created_ns = tree->created_ns,
     };
     cow_tree_read_end(tree);
@@ -362,6 +376,7 @@ int cow_tree_get_usage(cow_tree *tree, cow_tree_usage *usage_out)
         *usage_out = (cow_tree_usage){
             .size_bytes = tree->size_bytes,
             .apparent_bytes = tree->apparent_bytes,
+            .quota_bytes = tree->quota_bytes,
             .exclusive_bytes = data_bytes + nodes * COW_BLOCK_BYTES,
             .shared_bytes = tree->apparent_bytes > data_bytes ? tree->apparent_bytes - data_bytes : 0,
         };

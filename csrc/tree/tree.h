@@ -40,6 +40,7 @@ struct cow_tree {
     /* under lock */
     struct cow_root root;
     uint64_t next_ino, inodes, apparent_bytes, size_bytes;
+    uint64_t quota_bytes; /* fs/ keeps size_bytes from growing above it; 0 = none */
     int64_t created_ns;
     uint32_t flags;       /* COW_TREE_* of format.h */
     bool dead;            /* deleted: every operation answers -ESTALE; changed under the table lock as well */

@@ -12,8 +12,8 @@ from pycow.cli._format import iso_time, short_id
 __all__ = ["Known", "container_value", "image_value", "inspect_container", "snapshot_value", "usage_value"]
 
 
-def usage_value(usage: pycow.Usage) -> dict[str, int]:
-    """size, virtual_size, exclusive, shared."""
+def usage_value(usage: pycow.Usage) -> dict[str, int | None]:
+    """size, virtual_size, exclusive, shared, quota."""
     return dataclasses.asdict(usage)
 
 
@@ -61,6 +61,7 @@ def inspect_container(container: pycow.Container, known: Known) -> dict[str, Any
         "SizeRootFs": usage.virtual_size,
         "SizeExclusive": usage.exclusive,
         "SizeShared": usage.shared,
+        "Quota": usage.quota,
         "Config": {
             "Image": known.name(container),
             "Cmd": list(container.command),

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import datetime
 import json
+import re
 import time
 from collections.abc import Iterable, Sequence
 
@@ -15,6 +16,7 @@ __all__ = [
     "human_size",
     "iso_time",
     "list_size",
+    "parsed_size",
     "printable",
     "short_id",
     "size_column",
@@ -25,6 +27,7 @@ __all__ = [
 
 _UNITS = ("B", "kB", "MB", "GB", "TB", "PB", "EB", "ZB", "YB")
 _SECOND_NS = 1_000_000_000
+_SIZE = re.compile(r"([0-9]{1,18})(b|[kmgt]i?b|)", re.ASCII | re.IGNORECASE)
 _COLUMN_MIN = 10
 _COLUMN_GAP = 3
 
@@ -43,9 +46,21 @@ def list_size(size_bytes: int) -> str:
     return human_size(size_bytes, 3)
 
 
-def size_column(size_bytes: int, virtual_bytes: int) -> str:
-    """The SIZE column of ``ps -s``: "5B (virtual 117MB)"."""
-    return f"{list_size(size_bytes)} (virtual {list_size(virtual_bytes)})"
+def size_column(size_bytes: int, virtual_bytes: int, quota_bytes: int | None = None) -> str:
+    """The SIZE column of ``ps -s``: "5B (virtual 117MB)", "5B (virtual 117MB, quota 1GB)"."""
+    quota = "" if quota_bytes is None else f", quota {list_size(quota_bytes)}"
+    return f"{list_size(size_bytes)} (virtual {list_size(virtual_bytes)}{quota})"
+
+
+def parsed_size(text: str) -> int:
+    """Bytes of "4096", "10kB" (1000s) or "10KiB" (1024s), up to TB and TiB; ValueError for anything else."""
+    match = _SIZE.fullmatch(text)
+    if match is None:
+        raise ValueError(f"not a size: {text!r}")
+    unit = match[2].lower()
+    base = 1024 if "i" in unit else 1000
+    power: int = base ** " kmgt".index(unit[0] if unit and unit != "b" else " ")
+    return int(match[1]) * power
 
 
 # Below so many hours, a duration is told in units of so many hours. Rounding is docker's: the hours to the nearest,

@@ -52,4 +52,4 @@ def container_row(
         "",
         container.name,
     )
-    return row if usage is None else (*row, size_column(usage.size, usage.virtual_size))
+    return row if usage is None else (*row, size_column(usage.size, usage.virtual_size, usage.quota))

@@ -4,6 +4,7 @@ from __future__ import annotations
 import os
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -315,3 +316,44 @@ def test_what_fails_half_way_leaves_nothing(store: pycow.Store, image: pycow.Ima
         box.snapshot("one")
     assert (store.stats().trees, sorted(store._catalog.keys("names")), len(store.containers)) == before
     assert store.check().ok
+
+
+class TestQuota:
+    def test_it_bounds_what_the_container_holds(self, store: Store, image: Image) -> None:
+        box = store.containers.create(image, quota=8192)
+        assert box.usage().quota == 8192
+        file = box.fs / "f"
+        file.write_bytes(bytes(8192))
+        with pytest.raises(pycow.QuotaError, match="8192 bytes"), file.open("ab") as opened:
+            opened.write(b"x")
+        with pytest.raises(pycow.QuotaError), (box.fs / "big.bin").open("r+b") as opened:
+            opened.write(b"x")  # copies a block of the image
+        assert box.usage().size == 8192
+        file.write_bytes(b"small")
+        store.containers.set_quota(box.name, 2)
+        assert box.usage().quota == 2
+        with file.open("r+b") as opened:
+            opened.write(b"SMALL")
+        with pytest.raises(pycow.QuotaError):
+            (box.fs / "g").write_bytes(b"xxx")
+        file.unlink()
+        box.set_quota(None)
+        assert (box.usage().quota, box.usage().size) == (None, 0)
+
+    def test_copies(self, store: Store, image: Image) -> None:
+        box = store.containers.create(image, quota=5)
+        snapshot = box.snapshot("s1")
+        assert box.fork().usage().quota == 5
+        assert snapshot.usage().quota == 5
+        box.set_quota(7)
+        box.rollback("s1")
+        assert box.usage().quota == 7
+        assert store.containers.create(box.commit()).usage().quota is None
+
+    @pytest.mark.parametrize("quota", [0, -1, 2**63, 1.5, "10", True])
+    def test_what_is_no_quota(self, store: Store, image: Image, quota: Any) -> None:
+        with pytest.raises(pycow.InvalidError):
+            store.containers.create(image, quota=quota)
+        box = store.containers.create(image)
+        with pytest.raises(pycow.InvalidError):
+            box.set_quota(quota)
