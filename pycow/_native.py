@@ -20,6 +20,7 @@ Text. Names and paths are str as UTF-8 with surrogate escapes, or bytes; answers
 from __future__ import annotations
 
 import errno
+import gc
 import os
 import struct
 import time
@@ -31,7 +32,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pycow._cow import ffi, lib
-from pycow.errors import BusyError, ClosedError, error_for
+from pycow.errors import BusyError, ClosedError, Error, OperationError, error_for
 from pycow.results import (
     ATTR_DTYPE,
     EXTENT_DTYPE,
@@ -60,6 +61,7 @@ __all__ = [
 ]
 
 Name: TypeAlias = str | bytes
+Begun: TypeAlias = list[Any]  # the store's handle, in a list that lets go of it when the transaction ends
 Buffer: TypeAlias = Any  # bytes, bytearray, memoryview, mmap, ndarray: whatever has the buffer protocol
 
 BLOCK_BYTES: Final = 4096
@@ -126,6 +128,22 @@ def _decode(name: bytes) -> str:
     return name.decode("utf-8", "surrogateescape")
 
 
+def _no_range(what: str, *numbers: int | None) -> Error:
+    """Numbers that do not fit in 64 bits without a sign: -EFBIG is the core's answer to those that do."""
+    text = ", ".join(str(number) for number in numbers)
+    return error_for(errno.EINVAL, what, f"an offset or size is out of range: {text}")
+
+
+def _block_numbers(blocks: npt.ArrayLike) -> npt.NDArray[np.uint64]:
+    numbers = np.asarray(blocks)
+    if numbers.dtype != np.uint64:
+        if numbers.size and numbers.dtype.kind not in "iu":
+            raise TypeError(f"block numbers are integers below 2**64, not {numbers.dtype}")
+        if numbers.size and numbers.min() < 0:
+            raise error_for(errno.EINVAL, "blocks", "a block number is negative")
+    return np.ascontiguousarray(numbers, dtype=np.uint64)
+
+
 _new = object.__new__
 _set_attribute = object.__setattr__
 
@@ -170,6 +188,36 @@ def _take_buffer() -> Any:
         return ffi.new("char[]", _SMALL_READ)
 
 
+class _Collector:
+    """What waits for the end of a run of the garbage collector.
+
+    The collector calls the finalizers of a cycle in any order: a file's, which unpins its inode, may come after that of
+    the handle of its tree. So no C handle is closed before all finalizers of the run were called.
+    """
+
+    __slots__ = ("later", "running")
+
+    def __init__(self) -> None:
+        self.running = False
+        self.later: list[_Shared] = []
+
+    def __call__(self, phase: str, _info: object) -> None:
+        self.running = phase == "start"
+        self.drain()
+
+    def drain(self) -> None:
+        while not self.running:
+            try:
+                shared = self.later.pop()
+            except IndexError:
+                return
+            shared.end()
+
+
+_collector: Final = _Collector()
+gc.callbacks.append(_collector)
+
+
 class _Shared:
     """Counts the users of one C handle; closes it with the last, then lets go of what it depends on.
 
@@ -196,6 +244,14 @@ class _Shared:
     def release(self, _raw: Any = None) -> None:
         if not self._tokens.pop():
             return
+        if _collector.running:
+            _collector.later.append(self)
+            _collector.drain()  # it may have ended meanwhile, in another thread
+        else:
+            self.end()
+
+    def end(self) -> None:
+        """The last user is gone."""
         if self._pid == os.getpid():
             self._close(self._raw)
         self._raw = None
@@ -258,6 +314,8 @@ class NativeStore(_Handle):
         lookup_entries: int = 0,
     ) -> None:
         self.path = os.fspath(path)
+        if "\0" in os.fsdecode(self.path):
+            raise error_for(errno.EINVAL, "cannot open the store", "a path may not hold NUL", self.path)
         self.readonly = readonly
         options = ffi.new("cow_options *")
         options.flags = (lib.COW_OPEN_READONLY if readonly else 0) | (lib.COW_OPEN_CREATE if create else 0)
@@ -285,23 +343,42 @@ class NativeStore(_Handle):
     def close(self) -> None:
         """Commits, closes all handles that the store gave out, and the store itself. May be called again.
 
-        Raises what the commit raised; the store is closed all the same. BusyError when calls of other threads are still
-        under way after a minute.
+        Waits for calls and transactions of other threads that are under way; later ones raise ClosedError. Raises what
+        the commit raised; the store is closed all the same. BusyError when calls of other threads are still under way
+        after a minute. Inside of a transaction of this thread: OperationError (EDEADLK), and the store stays open.
         """
         if self.closed:
             return
-        failure: Exception | None = None
+        begun: Begun = []
         if not self.readonly and self._shared._pid == os.getpid():
             try:
-                self.commit()
-            except Exception as error:
-                failure = error
-        self._catalog = None
-        self._close_children()
-        super().close()
+                begun = self.begin_group()  # nobody is in the middle of something
+            except ClosedError:
+                return
+            except OperationError as error:  # for instance a store that failed
+                if error.errno == errno.EDEADLK:
+                    raise
+        failure = self._close_all(begun)
         self._wait_until_idle()
         if failure is not None:
             raise failure
+
+    def _close_all(self, begun: Begun) -> Exception | None:
+        """All handles, in one go as seen by transactions of other threads. Returns what the last commit raised."""
+        self._catalog = None
+        self._close_children()
+        handles = begun.copy()
+        super().close()
+        if not begun:
+            return None
+        try:
+            self.end(begun, True)
+            check(lib.cow_store_commit(handles[0]), "commit")
+        except Exception as error:
+            return error
+        finally:
+            handles.clear()
+        return None
 
     def _wait_until_idle(self) -> None:
         until = time.monotonic() + _CLOSE_WAIT_S
@@ -314,15 +391,32 @@ class NativeStore(_Handle):
     def commit(self) -> None:
         check(lib.cow_store_commit(self._h), "commit")
 
-    def begin(self) -> None:
-        check(lib.cow_store_begin(self._h), "begin")
+    def begin(self) -> Begun:
+        """Returns what end needs: a transaction must be ended also when the store is closed meanwhile."""
+        begun = [self._h]
+        self._begin(lib.cow_store_begin(begun[0]), begun)
+        return begun
 
-    def begin_group(self) -> None:
+    def begin_group(self) -> Begun:
         """Like begin, but what is done cannot be taken back; cheaper."""
-        check(lib.cow_store_begin_group(self._h), "begin")
+        begun = [self._h]
+        self._begin(lib.cow_store_begin_group(begun[0]), begun)
+        return begun
 
-    def end(self, keep: bool) -> None:
-        check(lib.cow_store_end(self._h, 1 if keep else 0), "end of the transaction")
+    @staticmethod
+    def _begin(rc: int, begun: Begun) -> None:
+        if rc < 0:
+            begun.clear()  # the traceback of an exception holds the list
+            _raise(rc, "begin")
+
+    @staticmethod
+    def end(begun: Begun, keep: bool) -> None:
+        if not begun:
+            raise error_for(errno.EINVAL, "end of the transaction", "it was ended before")
+        rc = lib.cow_store_end(begun[0], 1 if keep else 0)
+        if rc != -errno.EINVAL:  # not this thread's
+            begun.clear()
+        check(rc, "end of the transaction")
 
     def stats(self) -> dict[str, int]:
         out = ffi.new("cow_stats *")
@@ -344,6 +438,8 @@ class NativeStore(_Handle):
 
     def open_tree(self, tree_id: int) -> Tree:
         scratch = _take_scratch()
+        if not 0 <= tree_id < 1 << 64:
+            raise error_for(errno.ENOENT, f"tree {tree_id}", "there is no such tree")
         check(lib.cow_tree_open(self._h, tree_id, scratch.tree), f"tree {tree_id}")
         return Tree(self, scratch)
 
@@ -554,7 +650,10 @@ class Tree(_Handle):
         given = (mode, uid, gid, size, atime_ns, mtime_ns)
         mask = sum(1 << i for i, value in enumerate(given) if value is not None)
         attr = ffi.new("cow_attr *")
-        attr.mode, attr.uid, attr.gid, attr.size_bytes, attr.atime_ns, attr.mtime_ns = (v or 0 for v in given)
+        try:
+            attr.mode, attr.uid, attr.gid, attr.size_bytes, attr.atime_ns, attr.mtime_ns = (v or 0 for v in given)
+        except OverflowError as error:
+            raise error_for(errno.EINVAL, f"inode {ino}", f"an attribute is out of range: {error}") from None
         check(lib.cow_inode_set(self._h, ino, attr, mask), f"inode {ino}")
 
     def pin(self, ino: int) -> None:
@@ -603,7 +702,10 @@ class Tree(_Handle):
         raw = _encode(name)
         to = b"" if target is None else _encode(target)
         scratch = _take_scratch()
-        _ATTR.pack_into(scratch.attr_bytes, 0, 0, mode, uid, gid, 0, rdev, 0, 0, 0, mtime_ns, 0, 0)
+        try:
+            _ATTR.pack_into(scratch.attr_bytes, 0, 0, mode, uid, gid, 0, rdev, 0, 0, 0, mtime_ns, 0, 0)
+        except struct.error as error:
+            raise error_for(errno.EINVAL, "", f"an attribute is out of range: {error}", name) from None
         rc = lib.cow_dir_make(self._h, directory, raw, len(raw), scratch.attr, to, len(to), scratch.u64)
         if rc < 0:
             _raise(rc, "", name)
@@ -692,7 +794,7 @@ class Tree(_Handle):
         return value
 
     def xattr_set(self, ino: int, name: Name, value: Buffer, flags: int = 0) -> None:
-        raw, data = _encode(name), bytes(value)
+        raw, data = _encode(name), bytes(memoryview(value))
         check(lib.cow_xattr_set(self._h, ino, raw, len(raw), data, len(data), flags), "", name)
 
     def xattr_list(self, ino: int) -> list[str]:
@@ -719,7 +821,10 @@ class Tree(_Handle):
         """Up to length bytes; fewer only at the end of the file."""
         if length <= _SMALL_READ:
             buffer = _take_buffer()
-            n = lib.cow_file_read(self._h, ino, offset, buffer, length)
+            try:
+                n = lib.cow_file_read(self._h, ino, offset, buffer, length)
+            except OverflowError:
+                raise _no_range("read", offset, length) from None
             if n <= 0:
                 if n < 0:
                     _raise(n, "read")
@@ -728,7 +833,8 @@ class Tree(_Handle):
             data: bytes = ffi.unpack(buffer, n)
             _buffers.append(buffer)
             return data
-        large = bytearray(length)
+        left = self.stat(ino).size - offset
+        large = bytearray(max(0, min(length, left)))
         n = self.read_into(ino, offset, large)
         del large[n:]
         return bytes(large)
@@ -736,7 +842,10 @@ class Tree(_Handle):
     def read_into(self, ino: int, offset: int, buffer: Buffer) -> int:
         """Fills a writable buffer, without a copy; returns the bytes read."""
         target = ffi.from_buffer("char[]", buffer, require_writable=True)
-        n: int = lib.cow_file_read(self._h, ino, offset, target, len(target))
+        try:
+            n: int = lib.cow_file_read(self._h, ino, offset, target, len(target))
+        except OverflowError:
+            raise _no_range("read", offset) from None
         if n < 0:
             _raise(n, "read")
         return n
@@ -745,24 +854,41 @@ class Tree(_Handle):
         """Writes all of data at offset (None: at the end, whatever it is then); returns its length."""
         if type(data) is not bytes:
             data = ffi.from_buffer("char[]", data)
-        n: int = lib.cow_file_write(self._h, ino, _APPEND if offset is None else offset, data, len(data))
+        if offset == _APPEND:
+            raise _no_range("write", offset)
+        try:
+            n: int = lib.cow_file_write(self._h, ino, _APPEND if offset is None else offset, data, len(data))
+        except OverflowError:
+            raise _no_range("write", offset) from None
         if n < 0:
             _raise(n, "write")
         return n
 
     def truncate(self, ino: int, size: int) -> None:
-        check(lib.cow_file_truncate(self._h, ino, size), "truncate")
+        try:
+            check(lib.cow_file_truncate(self._h, ino, size), "truncate")
+        except OverflowError:
+            raise _no_range("truncate", size) from None
 
     def punch(self, ino: int, offset: int, length: int) -> None:
-        check(lib.cow_file_punch(self._h, ino, offset, length), "punch")
+        try:
+            check(lib.cow_file_punch(self._h, ino, offset, length), "punch")
+        except OverflowError:
+            raise _no_range("punch", offset, length) from None
 
     def seek(self, ino: int, offset: int, whence: int) -> int:
         """os.SEEK_DATA or os.SEEK_HOLE; OSError ENXIO past the end."""
-        return check(lib.cow_file_seek(self._h, ino, offset, whence), "seek")
+        try:
+            return check(lib.cow_file_seek(self._h, ino, offset, whence), "seek")
+        except OverflowError:
+            raise _no_range("seek", offset) from None
 
     def clone(self, source: Tree, source_ino: int, source_offset: int, ino: int, offset: int, length: int) -> None:
         """Shares a range of another file (reflink); offsets and length in whole blocks."""
-        check(lib.cow_file_clone(source._h, source_ino, source_offset, self._h, ino, offset, length), "clone")
+        try:
+            check(lib.cow_file_clone(source._h, source_ino, source_offset, self._h, ino, offset, length), "clone")
+        except OverflowError:
+            raise _no_range("clone", source_offset, offset, length) from None
 
     def extents(self, ino: int) -> npt.NDArray[Any]:
         parts: list[npt.NDArray[Any]] = []
@@ -778,7 +904,7 @@ class Tree(_Handle):
 
     def read_blocks(self, ino: int, blocks: npt.ArrayLike, out: Buffer | None = None) -> Buffer:
         """Reads many blocks of 4096 bytes in one call, into out (at least len(blocks) * 4096 bytes) when given."""
-        numbers = np.ascontiguousarray(blocks, dtype=np.uint64)
+        numbers = _block_numbers(blocks)
         if out is None:
             out = np.empty((numbers.size, BLOCK_BYTES), dtype=np.uint8)
         target = ffi.from_buffer("char[]", out, require_writable=True)
@@ -790,7 +916,7 @@ class Tree(_Handle):
 
     def write_blocks(self, ino: int, blocks: npt.ArrayLike, data: Buffer) -> None:
         """Writes many blocks of 4096 bytes in one call; data holds them one after another."""
-        numbers = np.ascontiguousarray(blocks, dtype=np.uint64)
+        numbers = _block_numbers(blocks)
         source = ffi.from_buffer("char[]", data)
         if len(source) != numbers.size * BLOCK_BYTES:
             raise error_for(errno.EINVAL, "write_blocks", "the data is not as long as the blocks")

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from pycow._names import random_name
 from pycow._native import Tree
 from pycow.catalog import Document
-from pycow.errors import AmbiguousError, ExistsError, InvalidError, NotFoundError
+from pycow.errors import AmbiguousError, ExistsError, InvalidError, NameTooLongError, NotFoundError
 from pycow.fs import FileSystem
 from pycow.results import Change, Usage
 
@@ -26,6 +26,7 @@ __all__ = ["Container", "Containers", "Snapshot"]
 _NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]+")
 _HEX = re.compile(r"[0-9a-f]{1,64}")
 _SHORT_ID = 12
+_NAME_MAX = 255
 _NAME_TRIES = 20
 
 
@@ -41,8 +42,19 @@ def check_quota(quota: int | None) -> int:
     return quota
 
 
+def check_labels(labels: Mapping[str, str] | None) -> dict[str, str]:
+    checked = dict(labels or {})
+    if not all(isinstance(text, str) for item in checked.items() for text in item):
+        raise TypeError("labels are str by str")
+    return checked
+
+
 def check_name(name: str) -> str:
     """Docker's rule for names of containers, snapshots and volumes; InvalidError otherwise."""
+    if not isinstance(name, str):
+        raise TypeError(f"a name is a str, not {type(name).__name__}")
+    if len(name) > _NAME_MAX:
+        raise NameTooLongError(f"a name of {len(name)} characters; at most {_NAME_MAX} are allowed")
     if not _NAME.fullmatch(name):
         raise InvalidError(f"invalid name {name!r}: only [a-zA-Z0-9][a-zA-Z0-9_.-]+ is allowed")
     return name
@@ -69,9 +81,15 @@ class Containers:
         the name is taken, InvalidError when it is not a name, NotFoundError when there is no such image.
         """
         store = self._store
-        quota_bytes = check_quota(quota)
+        quota_bytes, words = check_quota(quota), list(command or ())
+        if isinstance(command, str) or not all(isinstance(word, str) for word in words):
+            raise TypeError("a command is a sequence of str")
         if isinstance(image, str):
             image = store.images.get(image)
+        if getattr(image, "_store", None) is None:
+            raise TypeError(f"an image is an Image or a str, not {type(image).__name__}")
+        if image._store is not store:
+            raise InvalidError(f"image {image.id} is of another store")
         image_key = image.id.removeprefix("sha256:")
         name = self._free_name(name)
         container_id = secrets.token_hex(32)
@@ -87,8 +105,8 @@ class Containers:
                 "tree": tree.id,
                 "image": image_key,
                 "created": time.time_ns(),
-                "command": list(command or ()),
-                "labels": dict(labels or {}),
+                "command": words,
+                "labels": check_labels(labels),
                 "forked_from": None,
             }
             self._add(group, container_id, document)

@@ -23,31 +23,48 @@ import numpy as np
 import numpy.typing as npt
 
 from pycow import _hostcopy
-from pycow._native import BLOCK_BYTES, REMOVE_DIR, REMOVE_FILE, REMOVE_TREE, ROOT_INO, Buffer, Tree
+from pycow._native import REMOVE_DIR, REMOVE_FILE, REMOVE_TREE, ROOT_INO, Buffer, Tree
 from pycow.errors import (
     ClosedError,
     ExistsError,
+    ForkedError,
     InvalidError,
     IsDirectoryError,
     LoopError,
     NotDirectoryError,
     NotFoundError,
+    OperationError,
     StaleError,
 )
 from pycow.results import Attr, DirEntry
 
 __all__ = ["File", "FileSystem", "Path"]
 
-PathLike: TypeAlias = "str | bytes | Path"
+PathLike: TypeAlias = "str | bytes | os.PathLike[str] | os.PathLike[bytes] | Path"
 RawMode: TypeAlias = Literal["rb", "wb", "ab", "xb", "r+b", "w+b", "a+b", "x+b", "rb+", "wb+", "ab+", "xb+"]
 
 _LINKS_MAX: Final = 40
 
 
 def _text(path: PathLike) -> str:
-    if isinstance(path, bytes):
-        return path.decode("utf-8", "surrogateescape")
-    return path if isinstance(path, str) else path._path
+    if isinstance(path, str):
+        return path
+    if isinstance(path, Path):
+        return path._path
+    raw = os.fspath(path)  # TypeError for what is no path
+    return raw if isinstance(raw, str) else raw.decode("utf-8", "surrogateescape")
+
+
+def _permissions(mode: int) -> int:
+    if not 0 <= mode < 1 << 32:
+        raise InvalidError(f"a mode is out of range: {mode}")
+    return stat.S_IMODE(mode)
+
+
+def _check_tree(fs: FileSystem, path: PathLike) -> None:
+    """A path of another tree means something else here."""
+    if isinstance(path, Path) and (path.fs.tree.id != fs.tree.id or path.fs.tree.store is not fs.tree.store):
+        raise OperationError("the two paths are of different trees", errno=errno.EXDEV, filename=str(path))
 
 
 class FileSystem:
@@ -312,7 +329,7 @@ class Path:
             return
         try:
             directory, name = self._parent()
-            self.fs.tree.make(directory, name, stat.S_IFDIR | stat.S_IMODE(mode))
+            self.fs.tree.make(directory, name, stat.S_IFDIR | _permissions(mode))
         except NotFoundError:
             if not parents:
                 raise
@@ -343,6 +360,7 @@ class Path:
         self.fs.tree.make(directory, name, stat.S_IFLNK | 0o777, target=_text(target))
 
     def hardlink_to(self, target: PathLike) -> None:
+        _check_tree(self.fs, target)
         directory, name = self._parent()
         self.fs.tree.link(directory, name, self.fs.tree.walk((self.fs / target)._path, follow=False))
 
@@ -362,6 +380,7 @@ class Path:
 
     def rename(self, target: PathLike) -> Path:
         """As rename(2): an existing file or empty directory at target is replaced. Returns the new path."""
+        _check_tree(self.fs, target)
         new = self.fs / target
         old_dir, old_name = self._parent()
         new_dir, new_name = new._parent()
@@ -381,7 +400,7 @@ class Path:
     # ---- Attributes
 
     def chmod(self, mode: int, *, follow_symlinks: bool = True) -> None:
-        self.fs.tree.set(self.stat(follow_symlinks=follow_symlinks).ino, mode=stat.S_IMODE(mode))
+        self.fs.tree.set(self.stat(follow_symlinks=follow_symlinks).ino, mode=_permissions(mode))
 
     def chown(self, uid: int = -1, gid: int = -1, *, follow_symlinks: bool = True) -> None:
         """-1 leaves one as it is."""
@@ -443,7 +462,7 @@ def _create(tree: Tree, path: str, permissions: int) -> int:
     for _ in range(_LINKS_MAX):
         start, name = tree.parent(at, start=start)
         try:
-            return tree.make(start, name, stat.S_IFREG | stat.S_IMODE(permissions))
+            return tree.make(start, name, stat.S_IFREG | _permissions(permissions))
         except ExistsError:
             attr = tree.stat(tree.lookup(start, name))
             if not attr.is_symlink():
@@ -484,7 +503,7 @@ class File(io.RawIOBase):
     def _find(tree: Tree, path: str, mode: _Mode, permissions: int) -> int:
         if mode.exclusive:
             directory, name = tree.parent(path)
-            return tree.make(directory, name, stat.S_IFREG | stat.S_IMODE(permissions))
+            return tree.make(directory, name, stat.S_IFREG | _permissions(permissions))
         try:
             attr = tree.walk_attr(path)
         except NotFoundError:
@@ -503,8 +522,9 @@ class File(io.RawIOBase):
         tree, self._tree = self._tree, _CLOSED
         super().close()
         if tree is not _CLOSED:
-            # The tree or the store may have been closed or deleted before: then there is nothing left to unpin.
-            with contextlib.suppress(ClosedError, StaleError):
+            # The tree or the store may have been closed or deleted before, or be the parent process's: then there is
+            # nothing to unpin.
+            with contextlib.suppress(ClosedError, StaleError, ForkedError):
                 tree.unpin(self.ino)
 
     def readable(self) -> bool:
@@ -636,9 +656,7 @@ class File(io.RawIOBase):
     def read_blocks(self, blocks: npt.ArrayLike) -> npt.NDArray[np.uint8]:
         """Blocks of 4096 bytes by number in one call: an array (n, 4096) of uint8; zeros past the end."""
         self._need_readable()
-        numbers = np.ascontiguousarray(blocks, dtype=np.uint64)
-        out = np.empty((numbers.size, BLOCK_BYTES), dtype=np.uint8)
-        self._tree.read_blocks(self.ino, numbers, out)
+        out: npt.NDArray[np.uint8] = self._tree.read_blocks(self.ino, blocks)
         return out
 
     def write_blocks(self, blocks: npt.ArrayLike, data: Buffer) -> None:

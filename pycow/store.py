@@ -11,10 +11,10 @@ from collections.abc import Callable, Iterator
 from typing import Literal, Self
 
 from pycow import _native
-from pycow._native import NativeStore
+from pycow._native import Begun, NativeStore
 from pycow.catalog import Catalog
 from pycow.containers import Containers
-from pycow.errors import CorruptError, InvalidError, NotFoundError, OperationError
+from pycow.errors import ClosedError, CorruptError, InvalidError, NotFoundError, OperationError
 from pycow.images import Images
 from pycow.layers import Layers
 from pycow.results import CheckReport, RepairReport, ScrubReport, Stats
@@ -49,6 +49,9 @@ def open(
         raise InvalidError(f"mode is 'rw' or 'r', not {mode!r}")
     if not 0 <= commit_interval <= 4_000_000:
         raise InvalidError("commit_interval is out of range")
+    for size in (node_cache_bytes, record_cache_bytes, lookup_entries):
+        if not 0 <= size < 1 << 63:
+            raise InvalidError(f"the size of a cache is out of range: {size}")
     native = NativeStore(
         path,
         readonly=mode == "r",
@@ -82,6 +85,7 @@ class _ThreadState(threading.local):
     depth = 0
     durable = False  # it ends with a commit
     failed = False  # a part of it did
+    begun: Begun = []  # noqa: RUF012 - what its end needs; never changed here
 
 
 class _Transaction:
@@ -98,7 +102,7 @@ class _Transaction:
         if state.depth:
             state.durable = state.durable or self._durable
         else:
-            self._store._native.begin()
+            state.begun = self._store._native.begin()
             state.durable, state.failed = self._durable, False
         state.depth += 1
 
@@ -110,11 +114,11 @@ class _Transaction:
             return
         if state.failed:
             self._store._catalog.forget()
-            self._store._native.end(False)
+            NativeStore.end(state.begun, False)
             if kind is None:
                 raise OperationError("a part of the transaction failed, so all of it was taken back")
             return
-        self._store._native.end(True)
+        NativeStore.end(state.begun, True)
         if state.durable:
             self._store._native.commit()
 
@@ -137,7 +141,7 @@ class _Group:
     def __enter__(self) -> Self:
         state = self._store._thread_state
         if not state.depth:
-            self._store._native.begin_group()
+            state.begun = self._store._native.begin_group()
             state.durable, state.failed = False, False
         state.depth += 1
         return self
@@ -146,13 +150,13 @@ class _Group:
         state = self._store._thread_state
         if kind is not None:
             for call, arguments in reversed(self._undo):
-                with contextlib.suppress(OSError):  # the first error is the one to tell
+                with contextlib.suppress(OSError, ClosedError):  # the first error is the one to tell
                     call(*arguments)
         state.depth -= 1
         if state.depth:
             state.failed = state.failed or kind is not None
             return
-        self._store._native.end(True)
+        NativeStore.end(state.begun, True)
         if state.durable:
             self._store._native.commit()
 

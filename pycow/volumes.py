@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from pycow._native import Tree
 from pycow.catalog import Document
-from pycow.containers import check_name
+from pycow.containers import check_labels, check_name
 from pycow.errors import ExistsError, NotFoundError
 from pycow.fs import FileSystem
 from pycow.results import Usage
@@ -34,7 +34,7 @@ class Volumes:
             raise ExistsError(f"volume {name} exists already")
         with store.transaction(durable=False):
             tree = store._native.create_tree()
-            document = {"tree": tree.id, "created": time.time_ns(), "labels": dict(labels or {})}
+            document = {"tree": tree.id, "created": time.time_ns(), "labels": check_labels(labels)}
             store._catalog.create("volumes", name, document)
         return Volume(store, name, document, tree)
 

@@ -161,7 +161,7 @@ bool cow_tree_unpin(struct cow_tree *tree, uint64_t ino)
     bool last = false;
     pthread_mutex_lock(&tree->pins_lock);
     struct cow_pin *pin = find_pin(tree, ino);
-    if (pin && pin->ino == ino && --pin->count == 0) {
+    if (ino != 0 && pin && pin->ino == ino && --pin->count == 0) {
         remove_pin(tree, pin);
         last = true;
     }

@@ -154,9 +154,11 @@ int cow_store_begin_group(cow_store *store) { return begin(store, false); }
 
 int cow_store_end(cow_store *store, int keep)
 {
+    int rc = cow_store_usable(store);
+    if (rc == -ECHILD) return rc;
     if (!cow_transaction_mine(store)) return cow_fail(EINVAL, "this thread is in no transaction");
     struct cow_transaction *transaction = &store->transaction;
-    int rc = 0;
+    rc = 0;
     for (size_t i = transaction->saved_count; i-- > 0;) {
         struct cow_saved *saved = &transaction->saved[i];
         struct cow_tree *tree = saved->tree;

@@ -193,11 +193,11 @@ class StoreMachine(RuleBasedStateMachine):
     @rule(index=which, data=contents)
     def abort(self, index: int, data: bytes) -> None:
         """A transaction that is taken back leaves nothing."""
-        self.store.begin()
+        self.begun = self.store.begin()
         if picked := self.pick(index):
             (picked[0] / "aborted").write_bytes(data)
         forked = self.trees[0][0].fork()
-        self.store.end(False)
+        self.store.end(self.begun, False)
         forked.close()
 
     @rule()
