@@ -13,9 +13,10 @@ from typing import Any
 
 import pycow
 
-__all__ = ["Figure", "Report", "human", "machine"]
+__all__ = ["NOT_ASKED", "OWN", "Figure", "Report", "human", "machine"]
 
 OWN = "pycow"
+NOT_ASKED = "not asked of it"
 
 
 @dataclasses.dataclass(frozen=True)

@@ -15,7 +15,7 @@ from pycow.bench.base import Base
 from pycow.bench.mounts import Workshop
 from pycow.bench.own import NamedSubject, TreeSubject
 from pycow.bench.peers import make_peers
-from pycow.bench.report import Figure, Report, machine
+from pycow.bench.report import NOT_ASKED, Figure, Report, machine
 from pycow.bench.subject import Subject, Unsupported
 from pycow.bench.volumes import BoxVolume, LmdbVolume, MappedVolume, PlainVolume, Volume
 from pycow.bench.works import BLOCKS, OWN, TREES, Scale, Work
@@ -157,5 +157,5 @@ def _figure(work: Work, subject: str, values: list[float], note: str) -> Figure:
     low, high = (min(values), max(values)) if values else (0.0, 0.0)
     return Figure(
         work.topic, work.key, work.title, subject, work.unit, work.mode, work.more, value, low, high, len(values),
-        note or ("" if values else "not measured"),
+        note or ("" if values else NOT_ASKED),
     )  # fmt: skip

@@ -4,9 +4,9 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
-from pycow.bench.report import OWN, Figure, Report, human
+from pycow.bench.report import NOT_ASKED, OWN, Figure, Report, human
 
 __all__ = ["markdown", "ratio_text", "terminal_rows"]
 
@@ -48,15 +48,16 @@ def markdown(report: Report) -> str:
     """All figures: one table a topic, a column for each subject, the ratio to the best peer last."""
     parts = []
     for topic, works in _by_topic(report):
-        subjects = report.subjects(itertools.chain.from_iterable(works))
+        every = list(itertools.chain.from_iterable(works))
+        subjects = report.subjects(figure for figure in every if figure.value is not None)
         peers = any(not subject.startswith(OWN) for subject in subjects)
         head = [topic, "unit", *subjects, *(["against the best"] if peers else [])]
         lines = [_line(head), _line(["---"] * 2 + ["---:"] * (len(head) - 2))]
-        notes: dict[str, None] = {}
+        notes = {(figure.note, figure.subject): None for figure in every if figure.value is None}
         for figures in works:
             first = figures[0]
             title = f"{first.title} *({first.mode})*" if first.mode else first.title
-            cells = [title, first.unit, *(_cell(figures, subject, notes) for subject in subjects)]
+            cells = [title, first.unit, *(_cell(figures, subject) for subject in subjects)]
             lines.append(_line([*cells, *([_against(report, first.work)] if peers else [])]))
         parts.append("\n".join(lines) + "".join(f"\n\n{note}" for note in _notes(notes)))
     return "\n\n".join(parts) + "\n"
@@ -70,18 +71,18 @@ def _against(report: Report, work: str) -> str:
     return f"**loses: {text}**" if ratio < 0.995 else text
 
 
-def _cell(figures: Sequence[Figure], subject: str, notes: dict[str, None]) -> str:
-    for figure in figures:
-        if figure.subject == subject:
-            if figure.value is None:
-                notes.setdefault(f"{subject}: {figure.note}")
-                return "-"
-            return human(figure.value)
-    return ""
+def _cell(figures: Sequence[Figure], subject: str) -> str:
+    return next((human(figure.value) for figure in figures if figure.subject == subject), "")
 
 
-def _notes(notes: dict[str, None]) -> list[str]:
-    return ["Not measured (-): " + "; ".join(notes) + "."] if notes else []
+def _notes(notes: Iterable[tuple[str, str]]) -> list[str]:
+    """One sentence for each reason."""
+    by_reason: dict[str, list[str]] = {}
+    for reason, subject in notes:
+        if reason != NOT_ASKED:
+            by_reason.setdefault(reason, []).append(subject)
+    said = [f"{', '.join(subjects)}: {reason}" for reason, subjects in by_reason.items()]
+    return ["Not measured: " + "; ".join(said) + "."] if said else []
 
 
 def _line(cells: Sequence[str]) -> str:

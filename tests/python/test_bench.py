@@ -166,7 +166,7 @@ def test_ratios_and_losses() -> None:
     assert "| create | us | 2.00 | 100 | 50x other |" in text
     assert "| read | us | 50.0 | 200 | **loses: 0.25x other** |" in text
     assert "| fork *(committed)* | us | 1.00 | - |  |" in text
-    assert "Not measured (-): other: cannot." in text
+    assert "Not measured: other: cannot." in text
     ((topic, rows),) = terminal_rows(report)
     assert topic == "T"
     assert rows[1] == ("read", "", "us", "50.0", "200", "other", "0.25x")

@@ -10,11 +10,11 @@ from pycow.bench.works.containers import CONTAINER_WORKS
 from pycow.bench.works.copy_up import COPY_UP_WORKS
 from pycow.bench.works.files import FILE_WORKS
 from pycow.bench.works.growth import GROWTH_WORKS, OWN_WORKS
-from pycow.bench.works.layers import LAYER_WORKS
+from pycow.bench.works.layers import FLOOR_WORKS, LAYER_WORKS
 from pycow.bench.works.sync import SYNC_WORKS
 
 __all__ = ["BLOCKS", "OWN", "TREES", "Scale", "Work"]
 
 TREES: tuple[Work, ...] = (*CONTAINER_WORKS, *COPY_UP_WORKS, *FILE_WORKS, *LAYER_WORKS, *GROWTH_WORKS)
 BLOCKS: tuple[Work, ...] = (*BLOCK_WORKS, *SYNC_WORKS)
-OWN: tuple[Work, ...] = OWN_WORKS
+OWN: tuple[Work, ...] = (*OWN_WORKS, *FLOOR_WORKS)

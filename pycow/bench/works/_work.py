@@ -27,11 +27,11 @@ class Scale:
     """Sizes of the works. The defaults are those of the whole comparison, small() those of `pycow bench`."""
 
     rounds: int = 5
-    boxes: int = 50  # containers made in one round
+    boxes: int = 30  # containers made in one round
     big_bytes: int = 1024 * MIB
     area_bytes: int = 64 * MIB  # of random writes and reads
     ops: int = 16384  # 4 KiB operations in one round
-    files: int = 5000  # small files in one round
+    files: int = 2000  # small files in one round
     depths: tuple[int, ...] = (1, 10, 60, 120)
     changes: tuple[int, ...] = (1, 10, 100, 1000)
     entries: tuple[int, ...] = (1_000, 100_000, 1_000_000)
@@ -39,7 +39,7 @@ class Scale:
     peer_forks: int = 1_000  # the peers make no more than this
     threads: tuple[int, ...] = (1, 8, 64)
     overwrites: int = 20_000  # before the fragmented file is read
-    sync_seconds: float = 0.5
+    sync_seconds: float = 0.4
 
     @classmethod
     def small(cls, big_bytes: int = 64 * MIB) -> Scale:
