@@ -89,7 +89,7 @@ def document(report: Report) -> str:
     machine = "\n".join(f"* {name}: {value}" for name, value in report.machine.items())
     sizes = report.parameters
     ran = (
-        f"* base tree: {sizes['base']}, {sizes['base entries']:,} entries; a file of {sizes['big_bytes'] // MIB:,} MiB\n"
+        f"* base tree: {sizes['base']}, {sizes['base entries']:,} entries; file of {sizes['big_bytes'] // MIB:,} MiB\n"
         f"* run of {sizes['day']}, {sizes['seconds']} s"
     )
     missing = "".join(f"\n* not run here: {name}: {reason}" for name, reason in report.missing.items())
