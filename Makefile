@@ -21,8 +21,8 @@ CTEST := ctest --output-on-failure --no-tests=error
 
 MAKEFLAGS += --no-print-directory
 .DEFAULT_GOAL := help
-.PHONY: help demo test bench bench-compare lint asan tsan clean distclean
-.PHONY: prepare-build prepare-test prepare-demo prepare-sanitize prepare-bench
+.PHONY: help demo test bench bench-compare lint asan tsan fuzz clean distclean
+.PHONY: prepare-build prepare-test prepare-demo prepare-sanitize prepare-bench prepare-fuzz
 
 help:
 	@echo "make demo [IMAGE=debian|FILE.tar]   the main job, step by step, with times"
@@ -31,14 +31,17 @@ help:
 	@echo "make bench                          benchmarks of pycow alone"
 	@echo "make bench-compare                  beside its peers, as root; rewrites the tables of bench/README.md"
 	@echo "make asan, make tsan                the tests under the sanitizers"
+	@echo "make fuzz [FUZZ_SECONDS=600]        libFuzzer: decoders, damaged stores, operations, archives"
 	@echo "make clean, make distclean          removes what was built; distclean .venv too"
 
 # ---- What the targets need -------------------------------------------------------------------------
 
 prepare-build:
 	@tools/prepare.sh build
-prepare-test:
-	@tools/prepare.sh build test
+prepare-test: # clang is large: only CI must have it
+	@tools/prepare.sh build test $(if $(filter true,$(CI)),fuzz)
+prepare-fuzz:
+	@tools/prepare.sh build fuzz
 prepare-demo:
 	@tools/prepare.sh build demo $(if $(filter debian,$(IMAGE)),debian)
 prepare-bench:
@@ -63,6 +66,7 @@ demo: prepare-demo $(PACKAGE)
 test: prepare-test $(TOOLS)
 	$(call CMAKE_TESTS,build/c,)
 	$(CTEST) --test-dir build/c
+	$(PYTHON) tests/fuzz/run.py --seconds 10
 	$(PYTHON) -m pytest $(PYTEST_ARGS)
 
 bench: prepare-test $(TOOLS)
@@ -74,6 +78,10 @@ bench-compare: prepare-bench $(TOOLS)
 	$(PIP) --no-build-isolation --editable ".[bench]"
 	$(call CMAKE_TESTS,build/c,)
 	$(PYTHON) bench/compare/run.py --update bench/README.md --json build/bench.json $(COMPARE)
+
+FUZZ_SECONDS ?= 600# for each target
+fuzz: prepare-fuzz
+	JOBS=$(JOBS) python3 tests/fuzz/run.py --seconds $(FUZZ_SECONDS)
 
 lint: prepare-build $(TOOLS)
 	$(VENV)/bin/ruff check .

@@ -1,6 +1,6 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
-# Makes sure that the machine has what a make target needs: prepare.sh [build|test|demo|debian|sanitize|bench]...
+# Makes sure that the machine has what a make target needs: prepare.sh [build|test|demo|debian|sanitize|bench|fuzz]...
 # Missing Debian packages are installed when this runs as root; otherwise it says what to install. May be run any
 # number of times; does nothing when all is there.
 set -eu
@@ -15,6 +15,10 @@ has() { PATH="$PATH:/usr/sbin:/sbin" command -v "$1"; }
 has_file() { [ -e "$1" ]; }
 compiles() { echo 'int main(void) { return 0; }' | gcc -x c -o /dev/null -; }
 sanitizes() { has_file "$(gcc -print-file-name=libasan.so)" && has_file "$(gcc -print-file-name=libtsan.so)"; }
+fuzzes() {
+    has clang && echo 'int LLVMFuzzerTestOneInput(const char *d, long n) { return d && n < 0; }' |
+        clang -x c -fsanitize=fuzzer,address -o /dev/null -
+}
 python_has() { python3 -c "import $1"; }
 python_headers() { python3 -c 'import os, sysconfig; os.stat(sysconfig.get_path("include") + "/Python.h")'; }
 python_new_enough() { python3 -c 'import sys; sys.exit(sys.version_info < (3, 11))'; }
@@ -51,6 +55,10 @@ for purpose in "$@"; do
         demo) need busybox-static has busybox ;;
         debian) need debootstrap has debootstrap ;;
         sanitize) need gcc sanitizes ;;
+        fuzz)
+            need clang has clang
+            need libclang-rt-dev fuzzes
+            ;;
         *)
             echo "prepare.sh: unknown purpose: $purpose" >&2
             exit 2
