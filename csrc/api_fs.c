@@ -6,6 +6,7 @@
  */
 #include "fs/extents.h"
 #include "fs/names.h"
+#include "tree/store.h"
 
 #define READ_STEP_BYTES (4u << 20)
 #define READ_STEP_BLOCKS 1024u
@@ -38,6 +39,30 @@ static int write_begin(struct cow_tree *tree, bool pointers, const char *what)
 static int write_end(struct cow_tree *tree, int result)
 {
     return (int)cow_tree_write_end(tree, result);
+}
+
+/* ---- Watchers ---- */
+
+static void tell(struct cow_tree *tree, uint64_t ino, uint32_t what)
+{
+    cow_tree_tell(tree, &(cow_change){.what = what, .ino = ino});
+}
+
+static void tell_name(struct cow_tree *tree, uint64_t dir, const char *name, size_t name_bytes, uint64_t ino)
+{
+    cow_tree_tell(tree, &(cow_change){.what = COW_CHANGE_NAME | (ino ? COW_CHANGE_INODE : 0),
+                                      .ino = ino,
+                                      .dir = dir,
+                                      .name = name,
+                                      .name_bytes = (uint32_t)name_bytes});
+}
+
+/* What a name leads to before it goes, for the watchers; inside of a bracket. */
+static uint64_t peek(struct cow_tree *tree, uint64_t dir, const char *name, size_t name_bytes)
+{
+    uint64_t ino;
+    if (!cow_watched(&tree->store->watchers) || cow_fs_lookup(tree, dir, name, name_bytes, &ino)) return 0;
+    return ino;
 }
 
 /* ---- Paths ---- */
@@ -88,6 +113,7 @@ int cow_inode_set(cow_tree *tree, uint64_t ino, const cow_attr *attr, uint32_t m
         if (rc) return rc;
         rc = write_end(tree, cow_fs_set(tree, ino, attr, mask));
     } while (rc == 1);
+    if (!rc) tell(tree, ino, mask & COW_SET_SIZE ? COW_CHANGE_INODE | COW_CHANGE_CONTENT : COW_CHANGE_INODE);
     return rc;
 }
 
@@ -157,21 +183,26 @@ int cow_dir_make(cow_tree *tree, uint64_t dir, const char *name, size_t name_byt
 {
     int rc = write_begin(tree, name && attr && ino_out, "making a name");
     if (rc) return rc;
-    return write_end(tree, cow_fs_make(tree, dir, name, name_bytes, attr, target, target_bytes, ino_out));
+    rc = write_end(tree, cow_fs_make(tree, dir, name, name_bytes, attr, target, target_bytes, ino_out));
+    if (!rc) tell_name(tree, dir, name, name_bytes, 0);
+    return rc;
 }
 
 int cow_dir_link(cow_tree *tree, uint64_t dir, const char *name, size_t name_bytes, uint64_t ino)
 {
     int rc = write_begin(tree, name, "a link");
-    return rc ? rc : write_end(tree, cow_fs_link(tree, dir, name, name_bytes, ino));
+    if (!rc) rc = write_end(tree, cow_fs_link(tree, dir, name, name_bytes, ino));
+    if (!rc) tell_name(tree, dir, name, name_bytes, ino);
+    return rc;
 }
 
 int cow_dir_remove(cow_tree *tree, uint64_t dir, const char *name, size_t name_bytes, uint32_t how)
 {
     int rc = write_begin(tree, name, "a removal");
     if (rc) return rc;
-    uint64_t orphan;
+    uint64_t orphan, lost = peek(tree, dir, name, name_bytes);
     rc = write_end(tree, cow_fs_remove(tree, dir, name, name_bytes, how, &orphan));
+    if (!rc) tell_name(tree, dir, name, name_bytes, lost);
     if (rc || orphan == 0) return rc;
     return reclaim(tree, how == COW_REMOVE_TREE ? 0 : orphan);
 }
@@ -181,9 +212,14 @@ int cow_dir_rename(cow_tree *tree, uint64_t old_dir, const char *old_name, size_
 {
     int rc = write_begin(tree, old_name && new_name, "a rename");
     if (rc) return rc;
-    uint64_t orphan;
+    uint64_t orphan, moved = peek(tree, old_dir, old_name, old_name_bytes);
+    uint64_t replaced = peek(tree, new_dir, new_name, new_name_bytes);
     rc = write_end(tree, cow_fs_rename(tree, old_dir, old_name, old_name_bytes, new_dir, new_name, new_name_bytes,
                                        flags, &orphan));
+    if (!rc) {
+        tell_name(tree, old_dir, old_name, old_name_bytes, moved);
+        tell_name(tree, new_dir, new_name, new_name_bytes, replaced);
+    }
     return rc || orphan == 0 ? rc : reclaim(tree, orphan);
 }
 
@@ -212,7 +248,9 @@ int cow_xattr_set(cow_tree *tree, uint64_t ino, const char *name, size_t name_by
                   size_t value_bytes, uint32_t flags)
 {
     int rc = write_begin(tree, name && (value || value_bytes == 0), "an attribute");
-    return rc ? rc : write_end(tree, cow_fs_xattr_set(tree, ino, name, name_bytes, value, value_bytes, flags));
+    if (!rc) rc = write_end(tree, cow_fs_xattr_set(tree, ino, name, name_bytes, value, value_bytes, flags));
+    if (!rc) tell(tree, ino, COW_CHANGE_INODE);
+    return rc;
 }
 
 int64_t cow_xattr_list(cow_tree *tree, uint64_t ino, char *names, size_t capacity_bytes)
@@ -224,7 +262,9 @@ int64_t cow_xattr_list(cow_tree *tree, uint64_t ino, char *names, size_t capacit
 int cow_xattr_remove(cow_tree *tree, uint64_t ino, const char *name, size_t name_bytes)
 {
     int rc = write_begin(tree, name, "an attribute");
-    return rc ? rc : write_end(tree, cow_fs_xattr_remove(tree, ino, name, name_bytes));
+    if (!rc) rc = write_end(tree, cow_fs_xattr_remove(tree, ino, name, name_bytes));
+    if (!rc) tell(tree, ino, COW_CHANGE_INODE);
+    return rc;
 }
 
 /* ---- Files ---- */
@@ -260,9 +300,8 @@ static int64_t write_once(struct cow_tree *tree, uint64_t ino, uint64_t *offset,
     return cow_fs_write(tree, ino, *offset, bytes, length);
 }
 
-int64_t cow_file_write(cow_tree *tree, uint64_t ino, uint64_t offset, const void *buffer, size_t length_bytes)
+static int64_t write_all(cow_tree *tree, uint64_t ino, uint64_t offset, const uint8_t *bytes, size_t length_bytes)
 {
-    const uint8_t *bytes = buffer;
     size_t done = 0;
     if (length_bytes > INT64_MAX) return cow_fail(EINVAL, "a write of %zu bytes", length_bytes);
     if (offset != COW_APPEND && (offset > COW_FILE_BYTES_MAX || length_bytes > COW_FILE_BYTES_MAX - offset))
@@ -278,6 +317,14 @@ int64_t cow_file_write(cow_tree *tree, uint64_t ino, uint64_t offset, const void
     return (int64_t)done;
 }
 
+/* A failure may have written a part: the watchers are told all the same. */
+int64_t cow_file_write(cow_tree *tree, uint64_t ino, uint64_t offset, const void *buffer, size_t length_bytes)
+{
+    int64_t n = write_all(tree, ino, offset, buffer, length_bytes);
+    if (tree) tell(tree, ino, COW_CHANGE_CONTENT);
+    return n;
+}
+
 int cow_file_truncate(cow_tree *tree, uint64_t ino, uint64_t size_bytes)
 {
     int rc;
@@ -286,6 +333,7 @@ int cow_file_truncate(cow_tree *tree, uint64_t ino, uint64_t size_bytes)
         if (rc) return rc;
         rc = write_end(tree, cow_fs_truncate(tree, ino, size_bytes));
     } while (rc == 1);
+    tell(tree, ino, COW_CHANGE_CONTENT);
     return rc;
 }
 
@@ -297,6 +345,7 @@ int cow_file_punch(cow_tree *tree, uint64_t ino, uint64_t offset, uint64_t lengt
         if (rc) return rc;
         rc = write_end(tree, cow_fs_punch(tree, ino, offset, length_bytes));
     } while (rc == 1);
+    tell(tree, ino, COW_CHANGE_CONTENT);
     return rc;
 }
 
@@ -321,6 +370,7 @@ int cow_file_clone(cow_tree *source, uint64_t source_ino, uint64_t source_offset
         n = cow_tree_clone_end(source, tree, n);
         if (n < 0) return (int)n;
         done += (uint64_t)n;
+        tell(tree, ino, COW_CHANGE_CONTENT);
     } while (done < length_bytes);
     return 0;
 }
@@ -371,6 +421,7 @@ int cow_file_write_blocks(cow_tree *tree, uint64_t ino, const uint64_t *blocks, 
         n = write_end(tree, n);
         if (n < 0) return n;
         done += (size_t)n;
+        tell(tree, ino, COW_CHANGE_CONTENT);
     }
     return rc;
 }

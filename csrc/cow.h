@@ -38,6 +38,7 @@ typedef struct cow_diff cow_diff;
 typedef struct cow_scan cow_scan;
 typedef struct cow_untar cow_untar;
 typedef struct cow_tar cow_tar;
+typedef struct cow_mount cow_mount;
 
 /* ---- Errors ---------------------------------------------------------------------------------- */
 
@@ -384,6 +385,63 @@ void cow_untar_close(cow_untar *untar);
 int cow_tar_open(cow_tree *old_tree, cow_tree *new_tree, cow_tar **tar_out);
 int64_t cow_tar_read(cow_tar *tar, void *buffer, size_t capacity_bytes); /* 0 at the end */
 void cow_tar_close(cow_tar *tar);
+
+/* ---- Watching for changes ---------------------------------------------------------------------- */
+
+#define COW_CHANGE_INODE 1   /* attributes or extended attributes of ino */
+#define COW_CHANGE_CONTENT 2 /* content or size of ino */
+#define COW_CHANGE_NAME 4    /* name in dir leads elsewhere, or nowhere; ino (when not 0) lost or got a name */
+#define COW_CHANGE_TREE 8    /* all of it: rollback, a transaction taken back, deletion */
+typedef struct {
+    uint64_t tree;
+    uint32_t what; /* COW_CHANGE_* */
+    uint32_t name_bytes;
+    uint64_t ino, dir;
+    const char *name; /* valid during the call */
+} cow_change;
+/* Calls changed after each change by this process, with no lock held (inside of a transaction: its lock), then settle,
+ * which returns when the change has been dealt with; it is not called inside of a transaction but at its end. Both are
+ * called from many threads at once. At most 16 watchers; context tells them apart. */
+int cow_store_watch(cow_store *store, void (*changed)(void *context, const cow_change *change),
+                    void (*settle)(void *context), void *context);
+void cow_store_unwatch(cow_store *store, void *context);
+/* The calling thread works for the watcher context from now on: that one is not told what the thread changes, and the
+ * thread does not wait for the others. NULL ends it. */
+void cow_store_watch_skip(const void *context);
+
+/* ---- Mounts (FUSE) ------------------------------------------------------------------------------- */
+
+#define COW_MOUNT_READONLY 1
+#define COW_MOUNT_ALLOW_OTHER 2   /* other users may enter (without root: user_allow_other in /etc/fuse.conf) */
+#define COW_MOUNT_DEV 4           /* device nodes work (root only) */
+#define COW_MOUNT_SUID 8          /* set-user-ID bits work (root only) */
+#define COW_MOUNT_WRITE_THROUGH 16 /* no write-back cache: each write(2) reaches the store before it returns */
+typedef struct {
+    const char *mountpoint; /* a directory */
+    const char *store_path; /* whose file system's free space statfs tells */
+    uint64_t tree;          /* the tree to mount; 0 = the whole store, whose names cow_mount_set_entry gives */
+    uint32_t flags;         /* COW_MOUNT_* */
+    uint32_t threads;       /* at most so many requests are served at a time; 0 = 64 */
+} cow_mount_options;
+/* 0, or -ENOSYS when this build has no libfuse3. */
+int cow_mount_available(void);
+/* Mounts; a mount at that place whose server is gone is cleared first. Nothing is served before cow_mount_run.
+ * -ENOSYS: built without libfuse3 (cow_error_detail says so). */
+int cow_mount_open(cow_store *store, const cow_mount_options *options, cow_mount **mount_out);
+/* Serves until the directory is unmounted, here or from outside. */
+int cow_mount_run(cow_mount *mount);
+/* Whole store: the path ("containers/box") shows the tree. -EEXIST when it or a part of it is a tree already. What was
+ * there under this path is replaced. */
+int cow_mount_set_entry(cow_mount *mount, const char *path, size_t path_bytes, uint64_t tree);
+int cow_mount_remove_entry(cow_mount *mount, const char *path, size_t path_bytes);
+/* Has the kernel write back what was written through the mount and is not in the store yet. Not inside of a
+ * transaction. */
+int cow_mount_flush(cow_mount *mount);
+/* Unmounts, from any thread; cow_mount_run returns then. Files still open there become useless (what was written to them
+ * before is flushed). */
+int cow_mount_stop(cow_mount *mount);
+/* After cow_mount_run has returned, or when it was never called. */
+void cow_mount_close(cow_mount *mount);
 
 /* cdef: end */
 

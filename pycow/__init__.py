@@ -38,6 +38,7 @@ from pycow.errors import (
 from pycow.fs import File, FileSystem, Path
 from pycow.images import Image, Images
 from pycow.layers import Layer, Layers
+from pycow.mount import Mount
 from pycow.results import (
     ATTR_DTYPE,
     EXTENT_DTYPE,
@@ -90,6 +91,7 @@ __all__ = [
     "Layers",
     "LockedError",
     "LoopError",
+    "Mount",
     "NameTooLongError",
     "NoSpaceError",
     "NotDirectoryError",

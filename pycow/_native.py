@@ -23,6 +23,7 @@ import errno
 import gc
 import os
 import struct
+import threading
 import time
 import weakref
 from collections.abc import Callable, Iterator
@@ -50,6 +51,7 @@ __all__ = [
     "BLOCK_BYTES",
     "ROOT_INO",
     "Diff",
+    "NativeMount",
     "NativeStore",
     "Scrub",
     "Tar",
@@ -300,7 +302,7 @@ class _Handle:
 class NativeStore(_Handle):
     """An open store."""
 
-    __slots__ = ("_catalog", "_children", "path", "readonly")
+    __slots__ = ("_catalog", "_children", "mounts", "path", "readonly")
 
     def __init__(
         self,
@@ -327,6 +329,7 @@ class NativeStore(_Handle):
         check(lib.cow_store_open(os.fsencode(path), options, out), "cannot open the store", self.path)
         self._adopt(out[0], lib.cow_store_close, ())
         self._children: dict[int, weakref.ref[_Handle]] = {}  # by id
+        self.mounts: tuple[NativeMount, ...] = ()  # those that are open; replaced as a whole
         self._catalog: Tree | None = None
 
     def _register(self, child: _Handle) -> None:
@@ -349,6 +352,11 @@ class NativeStore(_Handle):
         """
         if self.closed:
             return
+        if self.mounts and self._shared._pid == os.getpid():
+            if not self.readonly:
+                self.end(self.begin_group(), True)  # EDEADLK inside of a transaction: writes wait for its end
+            for mount in self.mounts:
+                mount.close()
         begun: Begun = []
         if not self.readonly and self._shared._pid == os.getpid():
             try:
@@ -484,6 +492,88 @@ def repair(path: str | os.PathLike[str]) -> tuple[dict[str, int], list[Finding]]
 _FINDINGS_MAX: Final = 10_000
 _FOUND: Final = {getattr(lib, f"COW_FOUND_{kind.upper()}"): kind for kind in FINDING_KINDS if kind != "superblock"}
 _FOUND[lib.COW_FOUND_SUPER] = "superblock"
+
+
+class NativeMount(_Handle):
+    """A mount of a tree, or of the whole store (tree_id 0). Whoever makes it lets a thread serve it with run()."""
+
+    __slots__ = ("_closing", "_store", "_thread", "mountpoint")
+    _thread: threading.Thread
+
+    def __init__(
+        self,
+        store: NativeStore,
+        mountpoint: str,
+        *,
+        tree_id: int = 0,
+        readonly: bool = False,
+        allow_other: bool = False,
+        dev: bool = False,
+        suid: bool = False,
+        write_through: bool = False,
+        threads: int = 0,
+    ) -> None:
+        check(lib.cow_mount_available(), "mount")
+        options = ffi.new("cow_mount_options *")
+        texts = (ffi.new("char[]", os.fsencode(mountpoint)), ffi.new("char[]", os.fsencode(store.path)))
+        options.mountpoint, options.store_path = texts
+        options.tree = tree_id
+        options.threads = threads
+        for flag, wanted in (
+            (lib.COW_MOUNT_READONLY, readonly or store.readonly),
+            (lib.COW_MOUNT_ALLOW_OTHER, allow_other),
+            (lib.COW_MOUNT_DEV, dev),
+            (lib.COW_MOUNT_SUID, suid),
+            (lib.COW_MOUNT_WRITE_THROUGH, write_through),
+        ):
+            options.flags |= flag if wanted else 0
+        out = ffi.new("cow_mount **")
+        check(lib.cow_mount_open(store._h, options, out), "mount")
+        self.mountpoint = mountpoint
+        self._adopt(out[0], lib.cow_mount_close, (store._shared,))
+        self._store = store
+        self._closing = threading.Lock()
+        store._register(self)
+        store.mounts += (self,)
+        self._thread = threading.Thread(target=_serve, args=(self._h,), name=f"pycow {mountpoint}", daemon=True)
+        self._thread.start()
+
+    @property
+    def serving(self) -> bool:
+        return self._thread.is_alive()
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Until it is unmounted; False when the time (in seconds) is up."""
+        self._thread.join(timeout)
+        return not self._thread.is_alive()
+
+    def flush(self) -> None:
+        """What was written through the mount is in the store when this returns."""
+        check(lib.cow_mount_flush(self._h), "mount")
+
+    def set_entry(self, path: Name, tree_id: int) -> None:
+        """The path shows the tree (0: an empty directory); for the mount of a whole store."""
+        raw = _encode(path)
+        check(lib.cow_mount_set_entry(self._h, raw, len(raw), tree_id), "mount", path)
+
+    def remove_entry(self, path: Name) -> None:
+        raw = _encode(path)
+        check(lib.cow_mount_remove_entry(self._h, raw, len(raw)), "mount", path)
+
+    def close(self) -> None:
+        """Unmounts, waits for what is being served, and lets go of the handle. May be called again."""
+        with self._closing:
+            if self.closed:
+                return
+            if self._shared._pid == os.getpid():
+                check(lib.cow_mount_stop(self._h), "unmount")
+                self._thread.join()
+            self._store.mounts = tuple(mount for mount in self._store.mounts if mount is not self)
+            super().close()
+
+
+def _serve(handle: Any) -> None:
+    lib.cow_mount_run(handle)
 
 
 @ffi.def_extern()  # type: ignore[untyped-decorator]

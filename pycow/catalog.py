@@ -61,6 +61,7 @@ class Catalog:
         self._transaction = transaction
         self._dirs: dict[str, int] = {}  # kind -> inode of its directory
         self._temp = itertools.count()
+        self.touched: list[tuple[str, str]] | None = None  # (kind, key) of changes, when somebody wants to know
 
     def forget(self) -> None:
         """After a rollback: what this object remembers may be gone."""
@@ -113,12 +114,14 @@ class Catalog:
     def create(self, kind: str, key: str, document: Document) -> None:
         """Adds a document; ExistsError when the key is taken."""
         with self._transaction():
+            self._touch(kind, key)
             ino = self._make(kind, _file_name(key), f"{kind.removesuffix('s')} {key}")
             self._tree.write(ino, 0, self._dump(document))
 
     def put(self, kind: str, key: str, document: Document) -> None:
         """Adds or replaces a document."""
         with self._transaction():
+            self._touch(kind, key)
             name = f"{_TEMP}{next(self._temp)}".encode()
             ino = self._make(kind, name, "temporary document")
             self._tree.write(ino, 0, self._dump(document))
@@ -132,6 +135,7 @@ class Catalog:
             if directory is None:
                 raise NotFoundError(key)
             with self._transaction():
+                self._touch(kind, key)
                 self._tree.remove(directory, _file_name(key), REMOVE_FILE)
         except NotFoundError:
             raise NotFoundError(f"no such {kind.removesuffix('s')}: {key}") from None
@@ -141,9 +145,15 @@ class Catalog:
         directory = self._dir(kind)
         if directory is not None and self._tree.find(directory, _file_name(part)) is not None:
             with self._transaction():
+                for key in self.keys(f"{kind}/{part}") if self.touched is not None else ():
+                    self._touch(f"{kind}/{part}", key)
                 self._tree.remove(directory, _file_name(part), REMOVE_TREE)
 
     # ---- Inside
+
+    def _touch(self, kind: str, key: str) -> None:
+        if self.touched is not None:
+            self.touched.append((kind, key))
 
     def _dir(self, kind: str) -> int | None:
         ino = self._dirs.get(kind)

@@ -264,6 +264,7 @@ class Container:
         store = self._store
         name = store.containers._free_name(name)
         container_id = secrets.token_hex(32)
+        store._write_back()
         with store._group() as group:
             tree = self.tree.fork()
             group.undo(tree.delete)
@@ -284,6 +285,7 @@ class Container:
         store = self._store
         kind = f"snapshots/{self.id}"
         check_name(name)
+        store._write_back()
         with store._group() as group:
             tree = self.tree.fork(sealed=True)
             group.undo(tree.delete)

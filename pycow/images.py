@@ -205,6 +205,7 @@ class Images:
         words = container.command if command is None else command
         step = Step(words if isinstance(words, str) else " ".join(words), message, author, now)
         parent_config = below.parsed_config()
+        self._store._write_back()
         with Import(self._store) as new:
             tree = container.tree.fork(sealed=True, temp=True)
             try:

@@ -17,6 +17,7 @@ from pycow.containers import Containers
 from pycow.errors import ClosedError, CorruptError, InvalidError, NotFoundError, OperationError
 from pycow.images import Images
 from pycow.layers import Layers
+from pycow.mount import Mount, Mountable, Names, tree_id_of
 from pycow.results import CheckReport, RepairReport, ScrubReport, Stats
 from pycow.volumes import Volumes
 
@@ -102,6 +103,8 @@ class _Transaction:
         if state.depth:
             state.durable = state.durable or self._durable
         else:
+            if self._durable:
+                self._store._write_back()
             state.begun = self._store._native.begin()
             state.durable, state.failed = self._durable, False
         state.depth += 1
@@ -115,10 +118,12 @@ class _Transaction:
         if state.failed:
             self._store._catalog.forget()
             NativeStore.end(state.begun, False)
+            self._store._show_names()
             if kind is None:
                 raise OperationError("a part of the transaction failed, so all of it was taken back")
             return
         NativeStore.end(state.begun, True)
+        self._store._show_names()
         if state.durable:
             self._store._native.commit()
 
@@ -157,6 +162,7 @@ class _Group:
             state.failed = state.failed or kind is not None
             return
         NativeStore.end(state.begun, True)
+        self._store._show_names()
         if state.durable:
             self._store._native.commit()
 
@@ -172,6 +178,7 @@ class Store:
         self._native = native
         self._thread_state = _ThreadState()
         self._catalog = Catalog(native.catalog, lambda: _Transaction(self, False))
+        self._names: tuple[Names, ...] = ()  # of the mounts of the whole store
         self.images = Images(self)
         self.layers = Layers(self)
         self.containers = Containers(self)
@@ -210,7 +217,59 @@ class Store:
         if self._thread_state.depth:
             self._thread_state.durable = True
         else:
+            self._write_back()
             self._native.commit()
+
+    def mount(
+        self,
+        directory: str | os.PathLike[str],
+        what: Mountable | None = None,
+        *,
+        readonly: bool = False,
+        allow_other: bool = False,
+        dev: bool = False,
+        suid: bool = False,
+        write_through: bool = False,
+        threads: int = 0,
+    ) -> Mount:
+        """Mounts a container, snapshot, volume or image in a directory (None: all of the store), and serves it.
+
+        What it returns is a context manager that unmounts; requests are served by threads without Python. Images and
+        snapshots are read-only, and so is everything with readonly or when the store is. allow_other lets other users
+        in; dev and suid make device nodes and set-user-ID bits work (root only). write_through does without the
+        kernel's write-back cache. At most so many threads serve (0: 64). docs/MOUNT.md tells what is seen when.
+
+        Raises OperationError with ENOSYS when pycow was built without libfuse3, with ENODEV when the kernel or a
+        container has no /dev/fuse, NotFoundError and NotDirectoryError for the directory.
+        """
+        return Mount(
+            self,
+            directory,
+            tree_id_of(what),
+            readonly=readonly,
+            allow_other=allow_other,
+            dev=dev,
+            suid=suid,
+            write_through=write_through,
+            threads=threads,
+        )
+
+    def _write_back(self) -> None:
+        """Has what was written through mounts put into the store. Inside of a transaction it cannot be."""
+        if self._native.mounts and not self._thread_state.depth:
+            for mount in self._native.mounts:
+                with contextlib.suppress(ClosedError):
+                    mount.flush()
+
+    def _show_names(self) -> None:
+        """Names that changed appear in, and disappear from, the mounts of the whole store."""
+        touched = self._catalog.touched
+        if not touched:
+            return
+        keys = dict.fromkeys(touched[:])
+        del touched[: len(touched)]
+        for names in self._names:
+            names.update(keys)
 
     def transaction(self, *, durable: bool = True) -> contextlib.AbstractContextManager[None]:
         """What is done inside happens as a whole, in all trees and names, or not at all.

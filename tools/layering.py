@@ -20,7 +20,7 @@ PY_LAYERS = (
     ("results",),
     ("_native",),
     ("_hostcopy", "_names", "catalog", "fs", "oci"),
-    ("containers", "images", "layers", "volumes"),
+    ("containers", "images", "layers", "mount", "volumes"),
     ("store",),
     ("__init__",),
     ("bench",),

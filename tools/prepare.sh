@@ -11,6 +11,9 @@ need() { # need PACKAGE COMMAND...: the package is missing unless the command su
     shift
     "$@" >/dev/null 2>&1 || missing="$missing $package"
 }
+wish() { # wish PACKAGE COMMAND...: as need, but who is not root does without (no mount is built then)
+    [ "$(id -u)" != 0 ] || need "$@"
+}
 has() { PATH="$PATH:/usr/sbin:/sbin" command -v "$1"; }
 has_file() { [ -e "$1" ]; }
 compiles() { echo 'int main(void) { return 0; }' | gcc -x c -o /dev/null -; }
@@ -33,6 +36,9 @@ for purpose in "$@"; do
             need python3 has python3
             need python3-venv python_has ensurepip
             need python3-dev python_headers
+            wish libfuse3-dev has_file /usr/include/fuse3/fuse_lowlevel.h
+            wish fuse3 has fusermount3
+            wish pkg-config has pkg-config
             need ca-certificates has_file /etc/ssl/certs/ca-certificates.crt
             ;;
         test)

@@ -195,6 +195,7 @@ static int init_locks(cow_store *store)
     pthread_rwlockattr_t attributes;
     pthread_rwlockattr_init(&attributes);
     pthread_rwlockattr_setkind_np(&attributes, PTHREAD_RWLOCK_PREFER_WRITER_NONRECURSIVE_NP);
+    cow_watchers_init(&store->watchers);
     int rc = pthread_rwlock_init(&store->writers, &attributes);
     pthread_rwlockattr_destroy(&attributes);
     if (!rc) rc = pthread_mutex_init(&store->table_lock, NULL);
@@ -348,6 +349,7 @@ void cow_store_detach(cow_store *store)
     if (store->lockfile) cow_lockfile_close(store->lockfile);
     free(store->transaction.saved);
     pthread_rwlock_destroy(&store->writers);
+    cow_watchers_deinit(&store->watchers);
     pthread_mutex_destroy(&store->table_lock);
     pthread_mutex_destroy(&store->trees_lock);
     pthread_mutex_destroy(&store->release_lock);

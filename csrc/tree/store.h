@@ -20,6 +20,7 @@
 #include <stdatomic.h>
 
 #include "tree/tree.h"
+#include "tree/watch.h"
 
 /* Early commit: more than this much of the open generation is in memory. */
 #define COW_DIRTY_NODES_MAX 16384u
@@ -96,6 +97,7 @@ struct cow_store {
 
     cow_counter commits, forks, deletes;
     struct cow_copy_up_counters copy_up;
+    struct cow_watchers watchers;
 };
 
 /* api_store.c */
@@ -130,6 +132,7 @@ int cow_writers_enter(cow_store *store);
 void cow_writers_leave(cow_store *store);
 bool cow_transaction_mine(const cow_store *store);
 bool cow_transaction_undoes(const cow_store *store); /* mine, and it can be taken back */
+void cow_tree_tell(struct cow_tree *tree, const cow_change *change); /* fills in the tree */
 int cow_transaction_save(struct cow_tree *tree);           /* before the first change; tree locked */
 int cow_transaction_note(struct cow_tree *tree, bool created); /* created or deleted in the transaction */
 

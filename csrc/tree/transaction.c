@@ -46,6 +46,15 @@ void cow_writers_leave(cow_store *store)
     if (!cow_transaction_mine(store)) pthread_rwlock_unlock(&store->writers);
 }
 
+void cow_tree_tell(struct cow_tree *tree, const cow_change *change)
+{
+    cow_store *store = tree->store;
+    if (!cow_watched(&store->watchers)) return;
+    cow_change told = *change;
+    told.tree = tree->id;
+    cow_watch_tell(&store->watchers, &told, !cow_transaction_mine(store));
+}
+
 static int grow_saved(struct cow_transaction *transaction)
 {
     if (transaction->saved_count < transaction->saved_capacity) return 0;
@@ -167,11 +176,13 @@ int cow_store_end(cow_store *store, int keep)
         int one = atomic_load(&store->failed) ? 0 : keep ? keep_saved(store, saved) : take_back_saved(store, saved);
         if (!rc) rc = one;
         pthread_rwlock_unlock(&tree->lock);
+        if (!keep || saved->deleted) cow_tree_tell(tree, &(cow_change){.what = COW_CHANGE_TREE});
         cow_table_put(tree);
     }
     transaction->saved_count = 0;
     if (rc) rc = cow_store_fail(store, rc, "the end of a transaction");
     atomic_store(&transaction->owner, NULL);
     pthread_rwlock_unlock(&store->writers);
+    cow_watch_settle(&store->watchers);
     return rc;
 }

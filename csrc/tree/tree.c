@@ -306,6 +306,7 @@ int cow_tree_delete(cow_tree *tree)
     if (!rc) cow_count(&store->deletes, 1);
     pthread_rwlock_unlock(&tree->lock);
     cow_writers_leave(store);
+    if (!rc) cow_tree_tell(tree, &(cow_change){.what = COW_CHANGE_TREE});
     return rc;
 }
 
@@ -343,6 +344,7 @@ int cow_tree_reset(cow_tree *tree, cow_tree *source)
     rc = reset_locked(tree, source);
     unlock_two(tree, source);
     cow_writers_leave(tree->store);
+    if (!rc) cow_tree_tell(tree, &(cow_change){.what = COW_CHANGE_TREE});
     return rc;
 }
 

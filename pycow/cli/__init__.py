@@ -24,6 +24,7 @@ from pycow.cli import (
     cmd_inspect,
     cmd_load,
     cmd_ls,
+    cmd_mount,
     cmd_ps,
     cmd_quota,
     cmd_rm,
@@ -32,6 +33,7 @@ from pycow.cli import (
     cmd_scrub,
     cmd_snapshot,
     cmd_tag,
+    cmd_umount,
     cmd_volume,
 )
 from pycow.cli._app import App, Group, run_command
@@ -70,6 +72,8 @@ for _module in (
     cmd_cp,
     cmd_ls,
     cmd_cat,
+    cmd_mount,
+    cmd_umount,
     cmd_rm,
     cmd_rmi,
     cmd_volume,
