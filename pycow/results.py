@@ -302,7 +302,7 @@ class RepairReport:
 
     @property
     def ok(self) -> bool:
-        return not (self.lost or self.unverified or self.damaged)
+        return self.found == self.repaired
 
     def __bool__(self) -> bool:
         return self.ok

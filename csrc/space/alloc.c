@@ -82,6 +82,7 @@ static void take(struct cow_space *space, const struct chunk *chunk, struct run 
     struct cow_record_page *records = space_records(chunk->record_page);
     struct cow_chunk_page *chunks = space_chunks(chunk->chunk_page);
     uint32_t first = run.block & (COW_CHUNK_BLOCKS - 1);
+    space_chunk_bias(space, chunk->chunk_page, chunk->slot, chunk->record_page);
     int32_t add = chunks->add[chunk->slot], old_min = chunks->min[chunk->slot];
     COW_ASSERT(run.count > 0 && first >= chunk->first && first + run.count <= chunk->end);
     for (uint32_t i = first; i < first + run.count; i++) {
@@ -526,10 +527,9 @@ static void use_whole(struct cow_space *space, uint32_t segment, uint32_t block_
             records->refs[i] = 1;
             records->generation[i] = space->open_generation;
         }
-        space_page_dirty(space, record_page);
-        if (count < COW_CHUNK_BLOCKS) continue; /* blocks that do not exist keep the minimum at 0 */
-        space_chunks(chunk_page)->min[index % COW_CHUNKS_PER_PAGE] = 1;
-        space_page_dirty(space, chunk_page);
+        /* Blocks that do not exist keep the minimum at 0. */
+        if (count == COW_CHUNK_BLOCKS) space_chunks(chunk_page)->min[index % COW_CHUNKS_PER_PAGE] = 1;
+        space_chunk_bias(space, chunk_page, index % COW_CHUNKS_PER_PAGE, record_page);
     }
     space_used_add(space, segment, block_count);
 }

@@ -240,6 +240,22 @@ bool space_block_free(const struct cow_record_page *records, int32_t add, uint32
 int32_t space_min(const int32_t *refs, int32_t old_min, uint32_t from);
 void space_hint_flush(struct cow_space *space);
 
+/* Counts are the sum of two numbers, so either can be shifted against the other. A chunk with records in use never
+ * keeps an addend of 0: if its records are lost and read as zeros, its blocks then count as in use, not as free, and a
+ * writer cannot overwrite them. Both pages become dirty. */
+static inline void space_chunk_bias(struct cow_space *space, struct space_page *chunk_page, uint32_t slot,
+                                    struct space_page *record_page)
+{
+    struct cow_chunk_page *chunks = space_chunks(chunk_page);
+    struct cow_record_page *records = space_records(record_page);
+    if (chunks->add[slot] != 0) return;
+    chunks->add[slot] = 1;
+    chunks->min[slot]--;
+    for (uint32_t i = 0; i < COW_CHUNK_BLOCKS; i++) records->refs[i]--;
+    space_page_dirty(space, chunk_page);
+    space_page_dirty(space, record_page);
+}
+
 /* ---- alloc.c */
 void space_scan_released(struct cow_space *space, uint32_t segment, uint32_t block);
 

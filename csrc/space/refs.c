@@ -251,6 +251,7 @@ static uint32_t release_lowest(struct cow_space *space, struct piece *piece)
         zeroed++;
     }
     space_page_dirty(space, piece->record_page);
+    if (zeroed < COW_CHUNK_BLOCKS) space_chunk_bias(space, piece->chunk_page, piece->slot, piece->record_page);
     return zeroed;
 }
 
@@ -293,6 +294,7 @@ static uint32_t unref_part(struct cow_space *space, struct piece *piece)
         piece->chunks->min[piece->slot] = min;
         space_page_dirty(space, piece->chunk_page);
     }
+    if (zeroed != 0) space_chunk_bias(space, piece->chunk_page, piece->slot, piece->record_page);
     return zeroed;
 }
 
