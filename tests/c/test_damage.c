@@ -321,7 +321,7 @@ static void trial(enum kind kind, unsigned place, uint64_t seed)
     free(altered.bytes);
 }
 
-static uint64_t trial_count = 3000;
+static uint64_t trial_count = 2000;
 
 static void damage_and_repair(void)
 {
