@@ -134,12 +134,21 @@ def printable(text: str) -> str:
 
 def _is_control(character: str) -> bool:
     code = ord(character)
-    # C0, DEL, C1, and the marks that change the direction of text
-    return code < 32 or 127 <= code < 160 or 0x202A <= code <= 0x202E or 0x2066 <= code <= 0x2069
+    # C0, DEL, C1 (also as a byte that is no UTF-8), the marks that change the direction of text, half surrogate pairs
+    return (
+        code < 32
+        or 127 <= code < 160
+        or 0x202A <= code <= 0x202E
+        or 0x2066 <= code <= 0x2069
+        or 0xD800 <= code < 0xDCA0
+        or 0xDD00 <= code < 0xE000
+    )
 
 
 def _escape(character: str) -> str:
     code = ord(character)
+    if 0xDC80 <= code < 0xDCA0:
+        code -= 0xDC00
     return f"\\x{code:02x}" if code < 256 else f"\\u{code:04x}"
 
 

@@ -190,9 +190,29 @@ static void cut_file(struct cow_dev *dev, unsigned which, struct cow_dev_file **
     free(kept);
 }
 
+/* What is in use of a node is a small part of it: a byte, or eight, of an item's value, or of its key. */
+static void change_item(uint8_t *node, unsigned operation, unsigned index, unsigned value)
+{
+    unsigned count = cow_node_count(node);
+    if (cow_load32(node) != COW_NODE_MAGIC || count == 0) return;
+    bool leaf = cow_node_level(node) == 0;
+    uint8_t *at = node + COW_NODE_HEADER_BYTES + (size_t)(index % count) * (leaf ? COW_SLOT_BYTES : COW_ENTRY_BYTES);
+    unsigned length = 16;
+    if (!leaf && operation != 8) {
+        at += 16;
+    } else if (operation != 8) {
+        length = cow_load16(at + 18);
+        at = node + cow_load16(at + 16);
+    }
+    if (length == 0) return;
+    unsigned place = (value >> 8) % length;
+    if (operation == 11) memset(at + place, value & 1 ? 0xff : 0, length - place < 8 ? length - place : 8);
+    else at[place] = (uint8_t)value;
+}
+
 static void damage(struct cow_dev *dev, struct fuzz_input *input, bool sealed)
 {
-    unsigned which = fuzz_take8(input) % FILE_COUNT, operation = fuzz_take8(input) % 8;
+    unsigned which = fuzz_take8(input) % FILE_COUNT, operation = fuzz_take8(input) % 12;
     uint64_t block = fuzz_take16(input);
     unsigned offset = fuzz_take16(input) % COW_BLOCK_BYTES, value = fuzz_take16(input);
     struct cow_dev_file *file;
@@ -214,7 +234,8 @@ static void damage(struct cow_dev *dev, struct fuzz_input *input, bool sealed)
     case 4: memset(bytes, value & 1 ? 0xff : 0, sizeof bytes); break;
     case 5: read_block(file, value % count, bytes); break;
     case 6: memset(bytes + offset / 512 * 512, (int)value & 0xff, 512); break;
-    default: break;
+    case 7: break;
+    default: change_item(bytes, operation, offset, value);
     }
     if (operation == 7) {
         cut_file(dev, which, &file, block);

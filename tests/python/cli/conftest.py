@@ -56,7 +56,7 @@ class Cli:
         self._capture.readouterr()
         code = run([str(argument) for argument in arguments])
         out, err = self._capture.readouterr()
-        return Result(code, out, err.decode())
+        return Result(code, out, err.decode("utf-8", "surrogateescape"))
 
     def __call__(self, *arguments: str | Path) -> Result:
         result = self.run("--store", self.store, *arguments)
