@@ -37,14 +37,17 @@ static int damaged_node(void *context, struct cow_root at, struct cow_key first,
     return 0;
 }
 
-static void damaged_block(struct cow_walk *walk, struct cow_key key, const struct cow_run *run, uint32_t at)
+/* Blocks [at, at + count) of the run; one finding, however many they are. */
+static void damaged_blocks(struct cow_walk *walk, struct cow_key key, const struct cow_run *run, uint32_t at,
+                           uint32_t count)
 {
+    if (count == 0) return;
     cow_finding finding = {.kind = COW_FOUND_DATA, .tree = walk->tree, .ino = key.ino,
-                           .file_block = cow_key_offset(key) + at, .address = run->addr + at, .block_count = 1};
+                           .file_block = cow_key_offset(key) + at, .address = run->addr + at, .block_count = count};
     walk->damaged_data++;
-    cow_report(walk->reporter, &finding, &walk->root, "tree %llu inode %llu, file block %llu: %s",
-               (unsigned long long)walk->tree, (unsigned long long)key.ino, (unsigned long long)finding.file_block,
-               cow_error_detail());
+    cow_report(walk->reporter, &finding, &walk->root, "tree %llu inode %llu, %u blocks from file block %llu: %s",
+               (unsigned long long)walk->tree, (unsigned long long)key.ino, count,
+               (unsigned long long)finding.file_block, cow_error_detail());
     cow_report_sharers(walk->reporter, walk->tree, key, finding.address, &finding);
 }
 
@@ -52,6 +55,7 @@ static void damaged_block(struct cow_walk *walk, struct cow_key key, const struc
 static int verify_run(struct cow_walk *walk, struct cow_key key, const struct cow_run *run)
 {
     struct cow_space *space = walk->reporter->store->space;
+    uint32_t bad = 0; /* damaged blocks just before the one that is looked at */
     for (uint32_t done = 0; done < run->count;) {
         uint32_t n = run->count - done < READ_BLOCKS ? run->count - done : READ_BLOCKS;
         int rc = cow_space_read(space, run->addr + done, n, walk->buffer);
@@ -59,10 +63,14 @@ static int verify_run(struct cow_walk *walk, struct cow_key key, const struct co
         for (uint32_t i = 0; rc && i < n; i++) {
             int one = cow_space_read(space, run->addr + done + i, 1, walk->buffer);
             if (one && one != -COW_EDAMAGE) return one;
-            if (one) damaged_block(walk, key, run, done + i);
+            if (!one) damaged_blocks(walk, key, run, done + i - bad, bad);
+            bad = one ? bad + 1 : 0;
         }
+        if (!rc) damaged_blocks(walk, key, run, done - bad, bad);
+        if (!rc) bad = 0;
         done += n;
     }
+    damaged_blocks(walk, key, run, run->count - bad, bad);
     return 0;
 }
 

@@ -6,6 +6,8 @@ from __future__ import annotations
 import errno
 import random
 import shutil
+import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -81,6 +83,18 @@ def test_a_bit_of_a_file(built: tuple[Path, dict[str, bytes]]) -> None:
         assert [(f.kind, f.path) for f in report.findings] == [("data", f"/{name}")]
 
 
+def test_neighbours_are_one_finding(built: tuple[Path, dict[str, bytes]]) -> None:
+    path, files = built
+    name = next(name for name, content in files.items() if len(content) == 70_000)
+    segment, at = block_of(path, files[name])
+    for block in (2, 3, 4, 9):
+        flip(segment, at + block * BLOCK)
+    with pycow.open(path, commit_interval=0) as store:
+        found = [(f.path, f.file_block, f.block_count) for f in store.check().findings]
+        assert found == [(f"/{name}", 2, 3), (f"/{name}", 9, 1)]
+        assert [(f.path, f.file_block, f.block_count) for f in store.scrub().findings] == found
+
+
 def test_scrub_names_every_tree_that_shares_the_damage(store: pycow.Store, image: pycow.Image) -> None:
     boxes = [store.containers.create(image, name=f"box{i}") for i in range(3)]
     (boxes[0].fs / "big.bin").write_bytes(b"other")
@@ -101,9 +115,39 @@ def test_scrub_names_every_tree_that_shares_the_damage(store: pycow.Store, image
     assert store.scrub()
 
 
-def test_scrub_keeps_its_rate(store: pycow.Store, fs: pycow.FileSystem) -> None:
-    import time
+def test_scrub_beside_a_writer_finds_nothing(store: pycow.Store, image: pycow.Image) -> None:
+    """Blocks that are overwritten, freed, punched and used again meanwhile are not taken for damage."""
+    stop = threading.Event()
+    failures: list[BaseException] = []
 
+    def write() -> None:
+        rng = random.Random(3)
+        try:
+            while not stop.is_set():
+                box = store.containers.create(image, name="box")
+                for i in range(10):
+                    (box.fs / f"f{i % 3}").write_bytes(rng.randbytes(rng.choice([100, 5000, 200_000])))
+                    if i % 3 == 0:
+                        store.commit()
+                box.remove()
+                store.commit()
+        except BaseException as error:
+            failures.append(error)
+
+    thread = threading.Thread(target=write)
+    thread.start()
+    try:
+        until = time.monotonic() + 2
+        while time.monotonic() < until:
+            report = store.scrub()
+            assert report.ok, report
+    finally:
+        stop.set()
+        thread.join()
+    assert not failures
+
+
+def test_scrub_keeps_its_rate(store: pycow.Store, fs: pycow.FileSystem) -> None:
     (fs / "a").write_bytes(random.Random(1).randbytes(1 << 20))
     store.commit()
     start = time.monotonic()
