@@ -112,7 +112,7 @@ asan: LEAKS = 0
 
 # The thread sanitizer needs addresses where it expects them: without randomisation.
 tsan: prepare-sanitize $(TOOLS)
-	$(call SANITIZED,tsan,thread,TSAN_OPTIONS=halt_on_error=1:second_deadlock_stack=1,setarch -R)
+	$(call SANITIZED,tsan,thread,TSAN_OPTIONS="halt_on_error=1:second_deadlock_stack=1:suppressions=$(CURDIR)/tools/tsan.supp",setarch -R)
 
 clean:
 	rm -rf build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks

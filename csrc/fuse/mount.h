@@ -75,12 +75,11 @@ struct cow_mount {
     struct cow_knode *root;
     dev_t host_dev;         /* of the mount point before it was one */
     bool mounted, loop_over; /* loop_over under state_lock */
-    bool write_back, no_open, no_opendir, acl;
+    atomic_bool write_back, no_open, no_opendir, acl; /* by INIT, which a worker serves */
     pthread_mutex_t state_lock;
     pthread_cond_t state_changed;
     double timeout_s;       /* for names and attributes */
-    bool epochs;            /* the kernel can drop all names at once */
-    bool init_patched;
+    atomic_bool epochs;     /* the kernel can drop all names at once */
     atomic_int flushing_seeks;
 
     struct cow_shard shards[COW_NODE_SHARDS];

@@ -74,7 +74,7 @@ static ssize_t read_message(int fd, void *buffer, size_t bytes, void *context)
 }
 
 /* The answer to INIT: its header and its body are two pieces. */
-static void patch_init(struct cow_mount *mount, const struct iovec *pieces, int count)
+static void patch_init(const struct iovec *pieces, int count)
 {
     uint64_t unique;
     uint32_t flags;
@@ -85,15 +85,14 @@ static void patch_init(struct cow_mount *mount, const struct iovec *pieces, int 
     memcpy(&flags, at, sizeof flags);
     flags |= INIT_HANDLE_KILLPRIV_V2;
     memcpy(at, &flags, sizeof flags);
-    mount->init_patched = true;
 }
 
 static ssize_t write_message(int fd, struct iovec *pieces, int count, void *context)
 {
-    struct cow_mount *mount = context;
+    (void)context;
     if (init_offers) {
         init_offers = false;
-        patch_init(mount, pieces, count);
+        patch_init(pieces, count);
     }
     return writev(fd, pieces, count);
 }
