@@ -21,7 +21,7 @@ CTEST := ctest --output-on-failure --no-tests=error
 
 MAKEFLAGS += --no-print-directory
 .DEFAULT_GOAL := help
-.PHONY: help demo test bench bench-compare lint asan tsan fuzz clean distclean
+.PHONY: help demo test bench bench-compare lint asan tsan fuzz crash stress clean distclean
 .PHONY: prepare-build prepare-test prepare-demo prepare-sanitize prepare-bench prepare-fuzz
 
 help:
@@ -32,6 +32,8 @@ help:
 	@echo "make bench-compare                  beside its peers, as root; rewrites the tables of bench/README.md"
 	@echo "make asan, make tsan                the tests under the sanitizers"
 	@echo "make fuzz [FUZZ_SECONDS=600]        libFuzzer: decoders, damaged stores, operations, archives"
+	@echo "make crash                          long: crash images, faults, killed processes (CRASH_WORKLOADS, _IMAGES, KILLS)"
+	@echo "make stress                         long: threads (STRESS_SECONDS), once more under the thread sanitizer"
 	@echo "make clean, make distclean          removes what was built; distclean .venv too"
 
 # ---- What the targets need -------------------------------------------------------------------------
@@ -113,6 +115,26 @@ asan: LEAKS = 0
 # The thread sanitizer needs addresses where it expects them: without randomisation.
 tsan: prepare-sanitize $(TOOLS)
 	$(call SANITIZED,tsan,thread,TSAN_OPTIONS="halt_on_error=1:second_deadlock_stack=1:suppressions=$(CURDIR)/tools/tsan.supp",setarch -R)
+
+# Hours of looking for what CI has no time for; docs/TESTING.md says how a failure is replayed.
+CRASH_WORKLOADS ?= 20
+CRASH_IMAGES ?= 12
+CRASH_FIRST ?= 1
+FAULT_SEEDS ?= 10
+KILLS ?= 300
+STRESS_SECONDS ?= 3600
+
+crash: prepare-test $(TOOLS)
+	$(call CMAKE_TESTS,build/c,)
+	build/c/tests/c/test_crash $(CRASH_WORKLOADS) $(CRASH_IMAGES) $(CRASH_FIRST)
+	build/c/tests/c/test_faults $(FAULT_SEEDS)
+	PYCOW_KILLS=$(KILLS) $(PYTHON) -m pytest tests/python/test_kill.py
+
+stress: prepare-sanitize
+	$(call CMAKE_TESTS,build/c,)
+	$(call CMAKE_TESTS,build/tsan/c,-DPYCOW_SANITIZE=thread)
+	build/c/tests/c/test_threads $(STRESS_SECONDS)
+	TSAN_OPTIONS=halt_on_error=1:second_deadlock_stack=1 setarch -R build/tsan/c/tests/c/test_threads $(STRESS_SECONDS)
 
 clean:
 	rm -rf build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks

@@ -36,6 +36,14 @@ static int write_begin(struct cow_tree *tree, bool pointers, const char *what)
     return cow_tree_write_begin(tree, COW_FS_PUTS);
 }
 
+/* For what adds to the store. */
+static int grow_begin(struct cow_tree *tree, bool pointers, const char *what)
+{
+    cow_error_clear();
+    if (!tree || !pointers) return refuse(what);
+    return cow_tree_write_begin(tree, COW_FS_PUTS | COW_RESERVE_GROWS);
+}
+
 static int write_end(struct cow_tree *tree, int result)
 {
     return (int)cow_tree_write_end(tree, result);
@@ -181,7 +189,7 @@ int cow_dir_lookup(cow_tree *tree, uint64_t dir, const char *name, size_t name_b
 int cow_dir_make(cow_tree *tree, uint64_t dir, const char *name, size_t name_bytes, const cow_attr *attr,
                  const char *target, size_t target_bytes, uint64_t *ino_out)
 {
-    int rc = write_begin(tree, name && attr && ino_out, "making a name");
+    int rc = grow_begin(tree, name && attr && ino_out, "making a name");
     if (rc) return rc;
     rc = write_end(tree, cow_fs_make(tree, dir, name, name_bytes, attr, target, target_bytes, ino_out));
     if (!rc) tell_name(tree, dir, name, name_bytes, 0);
@@ -190,7 +198,7 @@ int cow_dir_make(cow_tree *tree, uint64_t dir, const char *name, size_t name_byt
 
 int cow_dir_link(cow_tree *tree, uint64_t dir, const char *name, size_t name_bytes, uint64_t ino)
 {
-    int rc = write_begin(tree, name, "a link");
+    int rc = grow_begin(tree, name, "a link");
     if (!rc) rc = write_end(tree, cow_fs_link(tree, dir, name, name_bytes, ino));
     if (!rc) tell_name(tree, dir, name, name_bytes, ino);
     return rc;
@@ -247,7 +255,7 @@ int64_t cow_xattr_get(cow_tree *tree, uint64_t ino, const char *name, size_t nam
 int cow_xattr_set(cow_tree *tree, uint64_t ino, const char *name, size_t name_bytes, const void *value,
                   size_t value_bytes, uint32_t flags)
 {
-    int rc = write_begin(tree, name && (value || value_bytes == 0), "an attribute");
+    int rc = grow_begin(tree, name && (value || value_bytes == 0), "an attribute");
     if (!rc) rc = write_end(tree, cow_fs_xattr_set(tree, ino, name, name_bytes, value, value_bytes, flags));
     if (!rc) tell(tree, ino, COW_CHANGE_INODE);
     return rc;
@@ -303,13 +311,18 @@ static int64_t write_once(struct cow_tree *tree, uint64_t ino, uint64_t *offset,
 static int64_t write_all(cow_tree *tree, uint64_t ino, uint64_t offset, const uint8_t *bytes, size_t length_bytes)
 {
     size_t done = 0;
+    bool tried_again = false;
     if (length_bytes > INT64_MAX) return cow_fail(EINVAL, "a write of %zu bytes", length_bytes);
     if (offset != COW_APPEND && (offset > COW_FILE_BYTES_MAX || length_bytes > COW_FILE_BYTES_MAX - offset))
         return cow_fail(EFBIG, "a file of that size");
     do {
-        int rc = write_begin(tree, bytes || length_bytes == 0, "a write");
+        int rc = grow_begin(tree, bytes || length_bytes == 0, "a write");
         if (rc) return rc;
         int64_t n = cow_tree_write_end(tree, write_once(tree, ino, &offset, bytes + done, length_bytes - done, done == 0));
+        if (cow_tree_try_again(tree, n) && !tried_again) {
+            tried_again = true;
+            continue;
+        }
         if (n < 0) return n;
         done += (size_t)n;
         offset += (uint64_t)n;
@@ -362,7 +375,7 @@ int cow_file_clone(cow_tree *source, uint64_t source_ino, uint64_t source_offset
     if (!source || !tree) return refuse("a clone");
     uint64_t done = 0, limit = 0;
     do {
-        int rc = cow_tree_clone_begin(source, tree, COW_FS_PUTS);
+        int rc = cow_tree_clone_begin(source, tree, COW_FS_PUTS | COW_RESERVE_GROWS);
         if (rc) return rc;
         int64_t n =
             cow_fs_clone(source, source_ino, source_offset + done, tree, ino, offset + done, length_bytes - done,
@@ -412,7 +425,7 @@ int cow_file_write_blocks(cow_tree *tree, uint64_t ino, const uint64_t *blocks, 
     if (count && (!blocks || !buffer)) return refuse("a write of blocks");
     int rc = check_blocks(blocks, count);
     while (!rc && done < count) {
-        rc = write_begin(tree, true, "a write of blocks");
+        rc = grow_begin(tree, true, "a write of blocks");
         if (rc) return rc;
         size_t step = count - done < READ_STEP_BLOCKS ? count - done : READ_STEP_BLOCKS;
         int n = cow_quota_write_blocks(tree, ino, blocks + done, done == 0 ? count : step);

@@ -302,7 +302,7 @@ class RepairReport:
 
     @property
     def ok(self) -> bool:
-        return self.found == self.repaired
+        return not (self.lost or self.unverified or self.damaged)
 
     def __bool__(self) -> bool:
         return self.ok

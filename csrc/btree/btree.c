@@ -29,12 +29,14 @@ int cow_btree_ref(struct cow_nodes *nodes, struct cow_root root)
 
 int cow_btree_reserve(struct cow_nodes *nodes, uint32_t put_count)
 {
+    bool grows = (put_count & COW_RESERVE_GROWS) != 0;
+    put_count &= ~COW_RESERVE_GROWS;
     unsigned levels = atomic_load_explicit(&nodes->tallest, memory_order_relaxed);
     if (levels < RESERVE_LEVELS_MIN) levels = RESERVE_LEVELS_MIN;
     /* Each put may copy a path that shares only the root with the last one's, and split it. */
     uint32_t node_count = put_count * (2 * levels - 1) + 2;
     int rc = cow_nodes_reserve_memory(nodes, node_count);
-    return rc != 0 ? rc : cow_space_reserve_nodes(nodes->space, node_count);
+    return rc != 0 ? rc : cow_space_reserve_nodes(nodes->space, node_count, grows);
 }
 
 int64_t cow_btree_get(struct cow_nodes *nodes, struct cow_root root, struct cow_key key, void *value, size_t capacity)

@@ -49,7 +49,9 @@ int64_t cow_btree_get(struct cow_nodes *nodes, struct cow_root root, struct cow_
 /* Inserts or replaces. value_bytes <= COW_VALUE_BYTES_MAX. On error the tree still is what it was. */
 int cow_btree_put(struct cow_nodes *nodes, struct cow_root *root, struct cow_key key, const void *value, size_t value_bytes);
 int cow_btree_del(struct cow_nodes *nodes, struct cow_root *root, struct cow_key key); /* -ENOENT */
-/* Call before an operation of several puts and dels: makes sure of node space and memory for them. */
+/* Call before an operation of several puts and dels: makes sure of node space and memory for them. With COW_RESERVE_GROWS
+ * in put_count it leaves the last of a full host to operations that free something. */
+#define COW_RESERVE_GROWS 0x80000000u
 int cow_btree_reserve(struct cow_nodes *nodes, uint32_t put_count);
 
 /* A cursor over a tree that does not change meanwhile. Fields after valid are set while valid is true; value points

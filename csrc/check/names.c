@@ -8,8 +8,8 @@
  * they are not, a second pass asks the B+tree about each entry and each name.
  *
  * Sums can be taken apart. A fork is therefore not gone through again: cow_btree_diff gives the inodes in which it differs
- * from its parent, and their share of the parent's sums is replaced by what they are now. A fork costs the items of the
- * inodes that it changed.
+ * from its parent, and their share of the parent's sums is replaced by what they are now. So thousands of forks
+ * cost what they changed.
  */
 #include "check/check.h"
 

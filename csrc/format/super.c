@@ -107,9 +107,7 @@ int cow_super_decode(const uint8_t *block, struct cow_super *super_out)
     }
     uint32_t version = cow_load32(block + AT_VERSION);
     if (version != COW_FORMAT_VERSION) {
-        return cow_fail(EPROTONOSUPPORT, "the store has format version %u, this pycow knows version %u: open it with %s",
-                        version, COW_FORMAT_VERSION,
-                        version > COW_FORMAT_VERSION ? "a newer pycow" : "the pycow that made it, and export its images");
+        return cow_fail(EPROTONOSUPPORT, "store of format version %u; this is version %u", version, COW_FORMAT_VERSION);
     }
     uint8_t copy[COW_BLOCK_BYTES];
     memcpy(copy, block, COW_BLOCK_BYTES);

@@ -82,7 +82,6 @@ static void take(struct cow_space *space, const struct chunk *chunk, struct run 
     struct cow_record_page *records = space_records(chunk->record_page);
     struct cow_chunk_page *chunks = space_chunks(chunk->chunk_page);
     uint32_t first = run.block & (COW_CHUNK_BLOCKS - 1);
-    space_chunk_bias(space, chunk->chunk_page, chunk->slot, chunk->record_page);
     int32_t add = chunks->add[chunk->slot], old_min = chunks->min[chunk->slot];
     COW_ASSERT(run.count > 0 && first >= chunk->first && first + run.count <= chunk->end);
     for (uint32_t i = first; i < first + run.count; i++) {
@@ -233,16 +232,23 @@ static int nodes_available(struct cow_space *space, uint64_t *blocks_out)
     return 0;
 }
 
-int cow_space_reserve_nodes(struct cow_space *space, uint32_t node_count)
+bool cow_space_wants_commit(const struct cow_space *space)
 {
-    uint64_t available = 0;
+    return __atomic_load_n(&space->commit_helps, __ATOMIC_RELAXED);
+}
+
+int cow_space_reserve_nodes(struct cow_space *space, uint32_t node_count, bool grows)
+{
+    uint64_t available = 0, need = node_count + (grows ? SPACE_LOW(SPACE_NODE_SLACK) : 0u);
     space_lock(space);
-    int rc = space_journal_room(space, 0);
+    int rc = space_journal_room(space, grows ? SPACE_JOURNAL_EMERGENCY : 0);
     if (rc == 0) rc = nodes_available(space, &available);
     if (rc == 0 && available < (uint64_t)node_count + SPACE_NODE_SLACK) {
         rc = grow_nodes(space, node_count + SPACE_NODE_SLACK - available);
+        if (rc == -ENOSPC && available < need + SPACE_LOW(SPACE_NODE_SLACK) / 2 && space->nodes_pending > 0)
+            space_want_commit(space, true);
         /* The slack is for this: deleting must be possible when the host is full. */
-        if (rc == -ENOSPC && available >= node_count) rc = 0;
+        if (rc == -ENOSPC && available >= need) rc = 0;
     }
     space_unlock(space);
     return rc;
@@ -499,6 +505,8 @@ int cow_space_alloc_data(struct cow_space *space, cow_addr goal, uint32_t want, 
     space_lock(space);
     int rc = space_journal_room(space, 2 * (want >> COW_CHUNK_SHIFT));
     if (rc == 0) rc = take_data(space, goal, want, &addr, &count);
+    if (rc == -ENOSPC) space_host_full(space);
+    if (rc == -ENOSPC && space->data_pending > 0) space_want_commit(space, true);
     /* Over the chunk's end, as long as it goes on there; what there is, is good when it does not. */
     while (rc == 0 && count < want && (cow_addr_block(addr) + count) % COW_CHUNK_BLOCKS == 0) {
         struct run run;
@@ -527,9 +535,10 @@ static void use_whole(struct cow_space *space, uint32_t segment, uint32_t block_
             records->refs[i] = 1;
             records->generation[i] = space->open_generation;
         }
-        /* Blocks that do not exist keep the minimum at 0. */
-        if (count == COW_CHUNK_BLOCKS) space_chunks(chunk_page)->min[index % COW_CHUNKS_PER_PAGE] = 1;
-        space_chunk_bias(space, chunk_page, index % COW_CHUNKS_PER_PAGE, record_page);
+        space_page_dirty(space, record_page);
+        if (count < COW_CHUNK_BLOCKS) continue; /* blocks that do not exist keep the minimum at 0 */
+        space_chunks(chunk_page)->min[index % COW_CHUNKS_PER_PAGE] = 1;
+        space_page_dirty(space, chunk_page);
     }
     space_used_add(space, segment, block_count);
 }

@@ -5,7 +5,10 @@
  * owned blocks are dirty, so they are still in memory and the last step cannot fail. A read takes the sums first,
  * then moves and verifies.
  */
+#include <stdio.h>
+
 #include "base/hash.h"
+#include "cow.h"
 #include "space/internal.h"
 
 static bool owns(struct cow_space *space, uint32_t segment, uint32_t block)
@@ -65,6 +68,26 @@ static void set_sums(struct cow_space *space, uint32_t segment, uint32_t block, 
     space_unlock(space);
 }
 
+/* A part of it may have arrived, over blocks that are in use: what is there now is their content. */
+static void failed_write(struct cow_space *space, struct space_file *file, uint32_t segment, uint32_t block,
+                         uint32_t count, int rc)
+{
+    if (rc == -ENOSPC) {
+        space_lock(space);
+        space_host_full(space);
+        space_unlock(space);
+    }
+    char detail[256];
+    (void)snprintf(detail, sizeof detail, "%s", cow_error_detail());
+    for (uint32_t i = 0; i < count; i++) {
+        uint8_t bytes[COW_BLOCK_BYTES] = {0};
+        if (cow_dev_read(file->file, (uint64_t)(block + i) * COW_BLOCK_BYTES, bytes, sizeof bytes) < 0) continue;
+        uint64_t sum = cow_hash_block(bytes);
+        set_sums(space, segment, block + i, 1, &sum);
+    }
+    (void)cow_fail(-rc, "%s", detail);
+}
+
 int cow_space_write(struct cow_space *space, cow_addr addr, uint32_t count, const void *blocks)
 {
     uint32_t segment = cow_addr_segment(addr), block = cow_addr_block(addr);
@@ -75,6 +98,7 @@ int cow_space_write(struct cow_space *space, cow_addr addr, uint32_t count, cons
     int rc = write_begin(space, segment, block, count, &file);
     if (rc != 0) return rc;
     rc = cow_dev_write(file->file, (uint64_t)block * COW_BLOCK_BYTES, blocks, (size_t)count * COW_BLOCK_BYTES);
+    if (rc != 0) failed_write(space, file, segment, block, count, rc);
     write_end(space, file);
     const uint8_t *bytes = blocks;
     for (uint32_t done = 0; rc == 0 && done < count; ) {

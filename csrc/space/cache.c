@@ -163,29 +163,7 @@ static void wait_for_writer(void)
     nanosleep(&pause, NULL);
 }
 
-/* A page of zeros was never written, unless something else says that it must have been: the chunk's addend for records,
- * the segment's blocks in use for its first chunk page. */
-static int check_unwritten(struct cow_space *space, struct cow_page_id id)
-{
-    struct space_page *other;
-    bool written = false;
-    int rc = 0;
-    if (id.kind == COW_PAGE_RECORDS) {
-        rc = space_page_get(space, space_chunk_key(id.segment, id.index), &other);
-        if (rc == 0) written = other->lost || space_chunks(other)->add[id.index % COW_CHUNKS_PER_PAGE] != 0;
-    } else if (id.kind == COW_PAGE_CHUNKS && id.index == 0 && id.segment == 0) {
-        written = space->durable > 0 && space->state.node_blocks > 0;
-    } else if (id.kind == COW_PAGE_CHUNKS && id.index == 0) {
-        struct cow_segment_entry *entry;
-        rc = space_entry_get(space, id.segment, &other, &entry);
-        if (rc == 0) written = entry->state == COW_SEGMENT_LIVE && entry->used_blocks > 0;
-    }
-    if (rc != 0 || !written) return rc;
-    return cow_fail(COW_EDAMAGE, "records of segment %u are missing", id.segment);
-}
-
-/* Reads and decodes the page from its home. */
-static int read_bytes(struct cow_space *space, struct space_page *page)
+static int read_home(struct cow_space *space, struct space_page *page)
 {
     struct cow_page_id id = space_page_id(page);
     struct space_file *file;
@@ -202,27 +180,21 @@ static int read_bytes(struct cow_space *space, struct space_page *page)
         if (got < 0) return (int)got;
         memset(bytes + got, 0, sizeof bytes - (size_t)got);
         rc = cow_page_decode(bytes, &id, space_body(page), &page->generation);
+        if (rc == 0 && !space->readonly && page->generation > space->durable && !space->salvage) {
+            return cow_fail(COW_EDAMAGE, "records of segment %u are newer than the superblock: the newest one was lost",
+                            id.segment);
+        }
+        if (rc == -COW_EDAMAGE && space->salvage) {
+            memset(space_body(page), 0, cow_page_body_bytes(id.kind));
+            page->lost = true;
+            return 0;
+        }
         if (rc == 0 || !space->readonly || tries == TORN_TRIES) return rc;
         same = tries > 0 && memcmp(last, bytes, sizeof bytes) == 0 ? same + 1 : 0;
         if (same == TORN_SAME) return rc; /* nobody is writing it */
         memcpy(last, bytes, sizeof bytes);
         wait_for_writer();
     }
-}
-
-static int read_home(struct cow_space *space, struct space_page *page)
-{
-    struct cow_page_id id = space_page_id(page);
-    int rc = read_bytes(space, page);
-    if (rc == 0 && page->generation == 0) rc = check_unwritten(space, id);
-    if (rc == 0 && !space->readonly && !space->salvage && page->generation > space->durable) {
-        rc = cow_fail(COW_EDAMAGE, "records of segment %u are newer than the superblock: the newest one was lost",
-                      id.segment);
-    }
-    if (rc != -COW_EDAMAGE || !space->salvage) return rc;
-    memset(space_body(page), 0, cow_page_body_bytes(id.kind));
-    page->lost = true;
-    return 0;
 }
 
 int space_page_load(struct cow_space *space, uint64_t key, struct space_page **page_out)

@@ -199,13 +199,16 @@ int cow_space_commit_done(struct cow_space *space, uint64_t durable, uint64_t pi
     if (reusable == durable) {
         space->nodes_pending = space->nodes_pending_new;
         space->nodes_pending_known = true;
+        space->data_pending = 0; /* but for what the open generation released meanwhile: it is only a hint */
     }
-    bool full = space->state.journal_bytes > (uint64_t)space->journal_pages * COW_PAGE_BYTES;
+    space_want_commit(space, false);
+    bool full = space->checkpoint_early || space->state.journal_bytes > (uint64_t)space->journal_pages * COW_PAGE_BYTES;
     space_unlock(space);
     int rc = space_dead_remove(space);
     int rc_checkpoint = full ? space_checkpoint(space) : 0;
     space_lock(space);
     space->committing = false;
+    space->checkpoint_early = false;
     space_unlock(space);
     return rc != 0 ? rc : rc_checkpoint;
 }

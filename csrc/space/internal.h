@@ -6,6 +6,7 @@
  *   segment.c   host files and the segment table             alloc.c     free blocks
  *   journal.c   batches, recovery, checkpoint                block_io.c  bytes of data and nodes
  *   commit.c    the steps of a commit                        check.c     counts against a walk
+ *   trim.c      all that is free back to a full host
  *
  * Lock: everything in struct cow_space is under its mutex, but for what is said to be otherwise. Functions named
  * space_* expect it held unless they say "unlocked". An operation begins with space_lock, which starts a new epoch:
@@ -26,6 +27,7 @@
 #define SPACE_JOURNAL_SLACK 256u      /* pages of the journal reserved beyond the dirty ones */
 #define SPACE_JOURNAL_EMERGENCY 32u   /* what must be there of them when the host is full */
 #define SPACE_NODE_SLACK 512u         /* node blocks reserved beyond those asked for, for deletes on a full host */
+#define SPACE_LOW(slack) ((slack) / 2) /* of a slack: with less, a full host makes the next change commit first */
 #define SPACE_HINTS 4096u             /* released runs remembered to be punched */
 #define SPACE_HINT_BLOCKS 16u         /* shorter ones are not worth it */
 #define SPACE_FILE_BUCKETS 1024u
@@ -133,6 +135,11 @@ struct cow_space {
     uint64_t nodes_pending;    /* free node blocks that may not be reusable yet */
     uint64_t nodes_pending_new; /* of them: released in the open generation */
     bool nodes_pending_known;
+    uint64_t data_pending; /* data blocks released that may not be reusable yet */
+    bool trim_wanted;      /* the host is full: give back all that is free; read without the lock */
+    bool released_since_trim; /* else that would be in vain */
+    bool commit_helps;     /* the host is full, and a commit would give room; read without the lock */
+    bool checkpoint_early; /* the journal half cannot grow: start the other with the next commit */
 
     struct space_dead *dead;
     size_t dead_count, dead_capacity;
@@ -157,6 +164,10 @@ static inline void space_lock(struct cow_space *space)
 {
     pthread_mutex_lock(&space->lock);
     space->epoch++;
+}
+static inline void space_want_commit(struct cow_space *space, bool wanted)
+{
+    __atomic_store_n(&space->commit_helps, wanted, __ATOMIC_RELAXED);
 }
 static inline void space_unlock(struct cow_space *space) { pthread_mutex_unlock(&space->lock); }
 
@@ -240,20 +251,10 @@ bool space_block_free(const struct cow_record_page *records, int32_t add, uint32
 int32_t space_min(const int32_t *refs, int32_t old_min, uint32_t from);
 void space_hint_flush(struct cow_space *space);
 
-/* Counts are the sum of two numbers, so either can be shifted against the other. A chunk with records in use never
- * keeps an addend of 0: if its records are lost and read as zeros, its blocks then count as in use, not as free, and a
- * writer cannot overwrite them. Both pages become dirty. */
-static inline void space_chunk_bias(struct cow_space *space, struct space_page *chunk_page, uint32_t slot,
-                                    struct space_page *record_page)
+/* Data found no room on the host. */
+static inline void space_host_full(struct cow_space *space)
 {
-    struct cow_chunk_page *chunks = space_chunks(chunk_page);
-    struct cow_record_page *records = space_records(record_page);
-    if (chunks->add[slot] != 0) return;
-    chunks->add[slot] = 1;
-    chunks->min[slot]--;
-    for (uint32_t i = 0; i < COW_CHUNK_BLOCKS; i++) records->refs[i]--;
-    space_page_dirty(space, chunk_page);
-    space_page_dirty(space, record_page);
+    if (space->released_since_trim) __atomic_store_n(&space->trim_wanted, true, __ATOMIC_RELAXED);
 }
 
 /* ---- alloc.c */

@@ -60,8 +60,17 @@ int space_journal_room(struct cow_space *space, uint64_t extra_pages)
     uint64_t need = space->state.journal_bytes + (least + SPACE_JOURNAL_SLACK) * COW_PAGE_BYTES;
     if (space->journal[half] != NULL && space->journal_reserved[half] >= need) return 0;
     int rc = reserve_half(space, half, need + (uint64_t)SPACE_JOURNAL_SLACK * COW_PAGE_BYTES);
+    /* The other half while there is room on the host: a checkpoint must be possible, and changes after it. */
+    if (rc == 0) rc = reserve_half(space, half ^ 1, (uint64_t)SPACE_JOURNAL_SLACK * COW_PAGE_BYTES);
     if (rc != -ENOSPC) return rc;
-    return space->journal_reserved[half] >= space->state.journal_bytes + least * COW_PAGE_BYTES ? 0 : rc;
+    (void)reserve_half(space, half, space->state.journal_bytes + least * COW_PAGE_BYTES); /* more is a wish */
+    uint64_t least_bytes = space->state.journal_bytes + least * COW_PAGE_BYTES;
+    uint64_t low_bytes = least_bytes + (uint64_t)SPACE_LOW(SPACE_JOURNAL_SLACK) * COW_PAGE_BYTES;
+    if (space->journal_reserved[half] < low_bytes && space->state.journal_bytes + space->dirty_count > 0) {
+        space->checkpoint_early = true;
+        space_want_commit(space, true);
+    }
+    return space->journal_reserved[half] >= least_bytes ? 0 : rc;
 }
 
 /* ---- Recovery ---------------------------------------------------------------------------------- */
@@ -329,7 +338,9 @@ int space_checkpoint(struct cow_space *space)
     space_lock(space);
     /* Before anything else: commits into the other half must not run out of host space. */
     uint64_t dirty_bytes = (space->dirty_count + 1 + SPACE_JOURNAL_EMERGENCY) * COW_PAGE_BYTES;
-    int rc = reserve_half(space, space->state.journal_half ^ 1, dirty_bytes);
+    uint64_t good_bytes = dirty_bytes + (uint64_t)SPACE_JOURNAL_SLACK * COW_PAGE_BYTES;
+    int rc = reserve_half(space, space->state.journal_half ^ 1, good_bytes);
+    if (rc == -ENOSPC) rc = reserve_half(space, space->state.journal_half ^ 1, dirty_bytes);
     if (rc == 0) rc = collect(&cp);
     if (rc == 0) rc = drop_removed(&cp);
     space_unlock(space);

@@ -71,7 +71,6 @@ static void set_counts(struct cow_space *space, struct space_page *chunk_page, s
     }
     chunks->add[slot] = 0;
     chunks->min[slot] = min;
-    if (counts->used != 0) space_chunk_bias(space, chunk_page, slot, record_page);
     space_page_dirty(space, record_page);
     space_page_dirty(space, chunk_page);
 }

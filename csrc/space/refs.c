@@ -198,6 +198,7 @@ static void release_block(struct cow_space *space, const struct piece *piece, ui
      * back to the host. */
     if (records->generation[slot] == space->open_generation && !piece->whole) {
         records->generation[slot] = 0;
+        space->released_since_trim |= piece->segment != 0;
         space_scan_released(space, piece->segment, block);
         return;
     }
@@ -206,6 +207,8 @@ static void release_block(struct cow_space *space, const struct piece *piece, ui
         space->nodes_pending++;
         space->nodes_pending_new++;
     } else {
+        space->data_pending++;
+        space->released_since_trim = true;
         hint_add(space, cow_addr_make(piece->segment, block));
     }
 }
@@ -251,7 +254,6 @@ static uint32_t release_lowest(struct cow_space *space, struct piece *piece)
         zeroed++;
     }
     space_page_dirty(space, piece->record_page);
-    if (zeroed < COW_CHUNK_BLOCKS) space_chunk_bias(space, piece->chunk_page, piece->slot, piece->record_page);
     return zeroed;
 }
 
@@ -294,7 +296,6 @@ static uint32_t unref_part(struct cow_space *space, struct piece *piece)
         piece->chunks->min[piece->slot] = min;
         space_page_dirty(space, piece->chunk_page);
     }
-    if (zeroed != 0) space_chunk_bias(space, piece->chunk_page, piece->slot, piece->record_page);
     return zeroed;
 }
 

@@ -57,6 +57,7 @@ static int open_space(struct cow_dev *dev, const struct cow_space_state *state, 
     space->durable = durable;
     space->open_generation = durable + 1;
     space->journal_pages = SPACE_JOURNAL_PAGES;
+    space->released_since_trim = true; /* by sessions before this one */
     space_lock(space);
     int rc = space_cache_init(space, cache_bytes);
     if (rc == 0) rc = open_files(space);

@@ -80,14 +80,23 @@ void cow_space_get_state(struct cow_space *space, struct cow_space_state *state_
 /* ---- Allocation: new blocks have count 1 and belong to the open generation ---- */
 
 int cow_space_alloc_node(struct cow_space *space, cow_addr *addr_out);
-/* Makes sure that the next node_count calls of alloc_node succeed without host space (ENOSPC comes here). */
-int cow_space_reserve_nodes(struct cow_space *space, uint32_t node_count);
+/* Makes sure that the next node_count calls of alloc_node succeed without host space (ENOSPC comes here). On a
+ * full host the last node blocks are for those that do not grow the store: deletions, and what commits write. */
+int cow_space_reserve_nodes(struct cow_space *space, uint32_t node_count, bool grows);
 /* A run of 1..want blocks in a packed segment. goal (0 = none): continue there when it is free, so that a file
  * written in order lies in order; a writer that finds its goal taken gets room behind it to grow. */
 int cow_space_alloc_data(struct cow_space *space, cow_addr goal, uint32_t want, cow_addr *addr_out,
                          uint32_t *count_out);
 /* A segment of its own for block_count (<= COW_SEGMENT_BLOCKS_MAX) blocks of one file. */
 int cow_space_alloc_whole(struct cow_space *space, uint32_t block_count, cow_addr *addr_out);
+
+/* The host is full, but a commit would give room: blocks were released that only become reusable with it, or the journal
+ * could start anew. Whoever begins a change commits first then; a failed allocation is tried again after a commit. */
+bool cow_space_wants_commit(const struct cow_space *space);
+/* The host is full, and free blocks may still be backed there (while others that may be allocated are not): gives all back.
+ * At any time. */
+bool cow_space_wants_trim(const struct cow_space *space);
+void cow_space_trim(struct cow_space *space);
 
 /* ---- References to runs: cost grows with chunks touched, not blocks ---- */
 

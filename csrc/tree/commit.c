@@ -89,6 +89,7 @@ static int commit_once(cow_store *store)
     pthread_rwlock_wrlock(&store->writers);
     if (!anything_new(store)) {
         pthread_rwlock_unlock(&store->writers);
+        if (cow_space_wants_commit(store->space)) cow_store_reclaim(store);
         return 0;
     }
     struct cow_super super;

@@ -20,9 +20,10 @@ bool cow_transaction_undoes(const cow_store *store)
     return cow_transaction_mine(store) && store->transaction.undo;
 }
 
-static bool too_much_in_memory(cow_store *store)
+/* A commit before the next change: too much of the open generation is in memory, or the host is full and it helps. */
+static bool commit_is_due(cow_store *store)
 {
-    return cow_nodes_dirty(store->nodes) > COW_DIRTY_NODES_MAX || cow_space_dirty_pages(store->space) > COW_DIRTY_PAGES_MAX;
+    return cow_space_wants_commit(store->space) || cow_nodes_dirty(store->nodes) > COW_DIRTY_NODES_MAX || cow_space_dirty_pages(store->space) > COW_DIRTY_PAGES_MAX;
 }
 
 int cow_writers_enter(cow_store *store)
@@ -30,8 +31,9 @@ int cow_writers_enter(cow_store *store)
     int rc = cow_store_usable(store);
     if (rc) return rc;
     if (store->readonly) return cow_fail(EROFS, "the store is open for reading only");
+    if (cow_space_wants_trim(store->space)) cow_space_trim(store->space);
     if (cow_transaction_mine(store)) return 0;
-    if (too_much_in_memory(store)) {
+    if (commit_is_due(store)) {
         rc = cow_commit(store);
         if (rc) return rc;
     }
@@ -142,7 +144,7 @@ static int begin(cow_store *store, bool undo)
     if (rc) return rc;
     if (store->readonly) return cow_fail(EROFS, "the store is open for reading only");
     if (cow_transaction_mine(store)) return cow_fail(EDEADLK, "this thread already is in a transaction");
-    if (too_much_in_memory(store)) {
+    if (commit_is_due(store)) {
         rc = cow_commit(store);
         if (rc) return rc;
     }

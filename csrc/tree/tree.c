@@ -54,6 +54,7 @@ static int prepare_write(struct cow_tree *tree, uint32_t put_count)
 {
     if (tree->dead) return stale(tree);
     if (tree->flags & COW_TREE_SEALED) return cow_fail(EROFS, "tree %llu is sealed", (unsigned long long)tree->id);
+    if (tree->id == COW_TREE_CATALOG) put_count &= ~COW_RESERVE_GROWS; /* names must go, too */
     int rc = cow_btree_reserve(tree->store->nodes, put_count + COW_HOT_INODES);
     if (!rc) rc = cow_transaction_save(tree);
     if (rc) return rc;
@@ -69,7 +70,7 @@ static void after_write(struct cow_tree *tree, int64_t result)
     if (result < 0 && tree->mutations > 0) (void)cow_store_fail(tree->store, (int)result, "an operation failed half-way");
 }
 
-int cow_tree_write_begin(struct cow_tree *tree, uint32_t put_count)
+static int write_begin_once(struct cow_tree *tree, uint32_t put_count)
 {
     int rc = cow_writers_enter(tree->store);
     if (rc) return rc;
@@ -79,6 +80,19 @@ int cow_tree_write_begin(struct cow_tree *tree, uint32_t put_count)
     pthread_rwlock_unlock(&tree->lock);
     cow_writers_leave(tree->store);
     return rc;
+}
+
+bool cow_tree_try_again(struct cow_tree *tree, int64_t result)
+{
+    if (result != -ENOSPC) return false;
+    struct cow_space *space = tree->store->space;
+    return cow_space_wants_trim(space) || (!cow_transaction_mine(tree->store) && cow_space_wants_commit(space));
+}
+
+int cow_tree_write_begin(struct cow_tree *tree, uint32_t put_count)
+{
+    int rc = write_begin_once(tree, put_count);
+    return cow_tree_try_again(tree, rc) ? write_begin_once(tree, put_count) : rc;
 }
 
 int64_t cow_tree_write_end(struct cow_tree *tree, int64_t result)
@@ -171,7 +185,7 @@ int cow_tree_new(cow_store *store, uint32_t flags, struct cow_tree **tree_out)
     struct cow_tree_record record = {.next_ino = COW_ROOT_INO, .created_ns = cow_now_ns(), .flags = record_flags(flags)};
     struct cow_root root = {0};
     struct cow_tree *tree = NULL;
-    rc = cow_btree_reserve(store->nodes, 4);
+    rc = cow_btree_reserve(store->nodes, 4 | COW_RESERVE_GROWS);
     if (!rc) rc = cow_btree_create(store->nodes, &root);
     if (!rc) {
         record.root_addr = root.addr;
@@ -190,7 +204,7 @@ static int branch_locked(struct cow_tree *source, uint32_t flags, struct cow_tre
 {
     cow_store *store = source->store;
     if (source->dead) return stale(source);
-    int rc = cow_btree_reserve(store->nodes, COW_HOT_INODES);
+    int rc = cow_btree_reserve(store->nodes, COW_HOT_INODES | COW_RESERVE_GROWS);
     if (!rc) rc = cow_tree_flush_inodes(source);
     if (!rc) rc = cow_btree_ref(store->nodes, source->root);
     if (rc) return rc;
@@ -299,9 +313,12 @@ int cow_tree_delete(cow_tree *tree)
         rc = cow_transaction_note(tree, false); /* gone when the transaction ends */
         if (!rc) cow_tree_set_dead(tree, true);
     } else {
-        cow_tree_set_dead(tree, true);
-        rc = cow_tree_drop(tree);
-        if (rc) rc = cow_store_fail(store, rc, "deleting a tree");
+        rc = cow_btree_reserve(store->nodes, 4); /* so that what fails, fails before anything changed */
+        if (!rc) {
+            cow_tree_set_dead(tree, true);
+            rc = cow_tree_drop(tree);
+            if (rc) rc = cow_store_fail(store, rc, "deleting a tree");
+        }
     }
     if (!rc) cow_count(&store->deletes, 1);
     pthread_rwlock_unlock(&tree->lock);

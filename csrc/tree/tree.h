@@ -81,6 +81,9 @@ int cow_tree_read_begin(struct cow_tree *tree);
 void cow_tree_read_end(struct cow_tree *tree);
 int cow_tree_write_begin(struct cow_tree *tree, uint32_t put_count);
 int64_t cow_tree_write_end(struct cow_tree *tree, int64_t result); /* returns result */
+/* Whether a change that answered -ENOSPC may work when it is begun anew: begin makes room then, by a commit (released
+ * blocks become reusable) or by giving free blocks back to the host. */
+bool cow_tree_try_again(struct cow_tree *tree, int64_t result);
 /* The same for two trees, both exclusive (the source's own_epoch changes); they may be one. */
 int cow_tree_clone_begin(struct cow_tree *source, struct cow_tree *tree, uint32_t put_count);
 int64_t cow_tree_clone_end(struct cow_tree *source, struct cow_tree *tree, int64_t result);

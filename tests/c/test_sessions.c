@@ -91,8 +91,36 @@ static void test_default_caches(void)
     cow_dev_destroy(sim);
 }
 
+/* A write over a block of the open generation that fails half-way leaves a readable block: a part of it arrived. */
+static void test_failed_overwrite_reads(void)
+{
+    struct cow_dev *sim;
+    MUST(cow_dev_sim_open(&sim));
+    cow_store *store = open_on(sim);
+    cow_tree *tree;
+    uint64_t ino;
+    static uint8_t old[8192], new[8192], got[8192];
+    cow_attr attr = {.mode = S_IFREG | 0644};
+    memset(old, 1, sizeof old);
+    memset(new, 2, sizeof new);
+    MUST(cow_tree_create(store, 0, &tree));
+    MUST(cow_dir_make(tree, COW_ROOT_INO, "f", 1, &attr, NULL, 0, &ino));
+    MUST(cow_file_write(tree, ino, 0, old, sizeof old));
+    cow_dev_sim_fail(sim, COW_DEV_SIM_WRITE, 0, EIO, false);
+    CHECK_EQ(cow_file_write(tree, ino, 0, new, sizeof new), -EIO);
+    CHECK_EQ(cow_file_read(tree, ino, 0, got, sizeof got), (int64_t)sizeof got);
+    for (size_t i = 0; i < sizeof got; i++) CHECK(got[i] == 1 || got[i] == 2);
+    cow_check_report report;
+    MUST(cow_store_check(store, 1, NULL, NULL, &report));
+    CHECK_EQ(report.errors, 0);
+    cow_tree_close(tree);
+    MUST(cow_store_close(store));
+    cow_dev_destroy(sim);
+}
+
 int main(void)
 {
+    RUN(test_failed_overwrite_reads);
     RUN(test_space_is_reused);
     RUN(test_default_caches);
     return TEST_RESULT();

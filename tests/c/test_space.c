@@ -255,7 +255,7 @@ static void op_alloc_whole(struct env *env, uint32_t count)
 static void op_alloc_node(struct env *env)
 {
     cow_addr addr;
-    NEED(cow_space_reserve_nodes(env->space, 4) == 0);
+    NEED(cow_space_reserve_nodes(env->space, 4, true) == 0);
     NEED(cow_space_alloc_node(env->space, &addr) == 0);
     NEED(cow_addr_segment(addr) == 0 && cow_addr_block(addr) >= 16);
     allocated(env, addr, 1);
@@ -568,9 +568,10 @@ static void test_limits(void)
     NEED(cow_space_alloc_whole(env.space, 512, &addr) == 0);
     commit(&env, 0, 0);
     cow_space_close(env.space);
-    /* As if a chunk had very many references. Blocks with one have an addend of 1 and refs of 0 (space_chunk_bias). */
+    /* As if a chunk had very many references. */
     chunks.add[0] = COW_REFS_MAX - 1;
-    chunks.add[1] = 1;
+    chunks.min[0] = 1;
+    chunks.min[1] = 1;
     struct cow_batch batch = {.generation = 2, .page_count = 1, .sequence = 1};
     struct cow_page_id id = {COW_PAGE_CHUNKS, 1, 0};
     cow_batch_encode(&batch, pages);
@@ -584,7 +585,7 @@ static void test_limits(void)
     NEED(cow_space_ref(env.space, addr + 256, 256) == 0);
     NEED(cow_space_ref(env.space, addr, 512) == -EMLINK);
     NEED(cow_space_refs(env.space, addr + 256, &refs) == 0 && refs == 2); /* nothing changed */
-    NEED(cow_space_refs(env.space, addr, &refs) == 0 && refs == COW_REFS_MAX - 1);
+    NEED(cow_space_refs(env.space, addr, &refs) == 0 && refs == COW_REFS_MAX);
     NEED(cow_space_unref(env.space, addr, 256, NULL) == 0);
     NEED(cow_space_ref(env.space, addr, 256) == 0);
     NEED(cow_space_unref(env.space, addr + 512, 1, NULL) == -EUCLEAN);
