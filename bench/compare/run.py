@@ -92,6 +92,12 @@ def document(report: Report) -> str:
         f"* base tree: {sizes['base']}, {sizes['base entries']:,} entries; file of {sizes['big_bytes'] // MIB:,} MiB\n"
         f"* run of {sizes['day']}, {sizes['seconds']} s"
     )
+    load = float(report.machine["load at the start"].split()[0])
+    if load > float(report.machine["cpu"].split()[0]):
+        ran += (
+            "\n* **the machine was busy with other work**: times are longer than on a quiet one, those of short loops "
+            "most, and single figures jump; subjects took turns, so ratios are more to be trusted than times"
+        )
     missing = "".join(f"\n* not run here: {name}: {reason}" for name, reason in report.missing.items())
     parts = {"Machine": f"{machine}\n{ran}{missing}\n", "Targets": targets_table(report), "Figures": markdown(report)}
     return "\n".join(f"### {title}\n\n{text}" for title, text in parts.items())
