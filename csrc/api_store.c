@@ -4,9 +4,11 @@
  * root directory, an opened tree has no orphans left over from a crash.
  */
 #include <dirent.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include "fs/fs.h"
 #include "tree/store.h"
@@ -87,13 +89,27 @@ static bool belongs_to_store(const char *name)
     return false;
 }
 
+/* The new directory's name must be as durable as what will be in it. */
+static int sync_parent(const char *path)
+{
+    char *parent = NULL;
+    if (asprintf(&parent, "%s/..", path) < 0) return -ENOMEM;
+    int fd = open(parent, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    free(parent);
+    if (fd < 0) return errno == EACCES ? 0 : cow_fail(errno, "%s", path); /* a directory that only lets pass: not ours to sync */
+    int rc = fsync(fd) < 0 && errno != EINVAL ? cow_fail(errno, "sync of the folder above %s", path) : 0;
+    (void)close(fd);
+    return rc;
+}
+
 /* A directory may become a store when it is missing or empty (or holds what a cut-off creation left). */
 static int prepare_directory(const char *path, uint32_t flags)
 {
     bool create = (flags & COW_OPEN_CREATE) && !(flags & COW_OPEN_READONLY);
     DIR *dir = opendir(path);
     if (!dir && errno == ENOENT && create) {
-        if (mkdir(path, 0777) == 0 || errno == EEXIST) return 0;
+        if (mkdir(path, 0777) == 0) return sync_parent(path);
+        if (errno == EEXIST) return 0;
         return cow_fail(errno, "%s", path);
     }
     if (!dir) return cow_fail(errno, "%s", path);

@@ -59,7 +59,7 @@ typedef struct {
     uint64_t lookup_entries;     /* 0 = default (65,536) */
 } cow_options;
 
-/* -ENOENT no store there; -EEXIST/-ENOTEMPTY a directory that is not a store; -EAGAIN held for
+/* -ENOENT no store there; -ENOTDIR/-ENOTEMPTY something that is not a store; -EAGAIN held for
  * writing by another process; -EPROTONOSUPPORT a format that this version does not know. */
 int cow_store_open(const char *path, const cow_options *options, cow_store **store_out);
 /* Commits what is open, then frees the handle (also on error). Trees must be closed before. */

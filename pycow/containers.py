@@ -246,16 +246,18 @@ class Container:
         self.tree.set_quota(check_quota(quota))
 
     def diff(self) -> list[Change]:
-        """The changes since the image, sorted by path, as ``docker diff`` shows them. Costs what changed."""
-        changes: list[Change] = []
-        gone = ""
+        """The changes since the image, sorted by path, as ``docker diff`` shows them. Costs what changed.
+
+        Directories above a change are listed as changed too.
+        """
+        changes = {}
         for entry in self.tree.diff(self.image.tree()):
-            if entry.path == "/" or (gone and entry.path.startswith(gone)):
-                continue
-            if entry.kind == "D":
-                gone = entry.path + "/"  # what was in a deleted directory goes without saying
-            changes.append(Change(entry.kind, entry.path, entry.ranges))
-        return changes
+            if entry.path != "/":
+                changes[entry.path] = Change(entry.kind, entry.path, entry.ranges)
+        for path in list(changes):
+            while (path := path.rpartition("/")[0]) and path not in changes:
+                changes[path] = Change("C", path)
+        return [changes[path] for path in sorted(changes)]
 
     # ---- Copies of it
 

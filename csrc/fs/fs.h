@@ -55,8 +55,6 @@ int cow_fs_xattr_set(struct cow_tree *tree, uint64_t ino, const char *name, size
                      size_t value_bytes, uint32_t flags);
 int64_t cow_fs_xattr_list(struct cow_tree *tree, uint64_t ino, char *names, size_t capacity);
 int cow_fs_xattr_remove(struct cow_tree *tree, uint64_t ino, const char *name, size_t name_bytes);
-/* At most a bounded number of them: 1 = call again. */
-int cow_fs_xattr_free_all(struct cow_tree *tree, uint64_t ino);
 
 /* write.c, read.c, size.c, clone.c. One call of write, punch or clone does a bounded part; api_fs.c loops, each time
  * in a bracket of its own. write and clone return the bytes done, which may be 0: the file was only prepared, call again. */

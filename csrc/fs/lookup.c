@@ -225,14 +225,6 @@ void cow_lookup_name_put(struct cow_tree *tree, uint64_t dir, const char *name, 
     put(lookup, name_set(lookup, tree, dir, name, name_bytes), &entry);
 }
 
-void cow_lookup_name_drop(struct cow_tree *tree, uint64_t dir, const char *name, size_t name_bytes)
-{
-    struct cow_lookup *lookup = cow_tree_lookup(tree);
-    if (!lookup || name_bytes > COW_LOOKUP_NAME_BYTES) return;
-    struct entry key = name_entry(tree, dir, name, name_bytes);
-    drop(lookup, name_set(lookup, tree, dir, name, name_bytes), &key);
-}
-
 /* ---- Blocks ---- */
 
 static struct entry block_entry(struct cow_lookup *lookup, const struct cow_tree *tree, uint64_t ino, uint64_t block)

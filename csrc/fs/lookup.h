@@ -29,7 +29,6 @@ const struct cow_lookup_counters *cow_lookup_counters(struct cow_lookup *lookup)
 /* 1 = hit (*ino_out is 0 for a negative entry), 0 = miss. */
 int cow_lookup_name_get(struct cow_tree *tree, uint64_t dir, const char *name, size_t name_bytes, uint64_t *ino_out);
 void cow_lookup_name_put(struct cow_tree *tree, uint64_t dir, const char *name, size_t name_bytes, uint64_t ino);
-void cow_lookup_name_drop(struct cow_tree *tree, uint64_t dir, const char *name, size_t name_bytes);
 
 /* 1 = hit: the block's address (0 = hole), and whether this block is known to be owned (false: ask the tree). */
 int cow_lookup_block_get(struct cow_tree *tree, uint64_t ino, uint64_t block, cow_addr *addr_out, bool *owned_out);

@@ -184,19 +184,3 @@ int cow_fs_xattr_remove(struct cow_tree *tree, uint64_t ino, const char *name, s
     rc = bucket.length ? cow_tree_put(tree, bucket.key, bucket.bytes, bucket.length) : cow_tree_del(tree, bucket.key);
     return rc ? rc : put_changed(tree, &inode);
 }
-
-int cow_fs_xattr_free_all(struct cow_tree *tree, uint64_t ino)
-{
-    struct cow_inode inode;
-    struct cow_key keys[FREE_STEP];
-    int rc = cow_tree_get_inode(tree, ino, &inode);
-    if (rc || !(inode.flags & COW_INODE_XATTRS)) return rc;
-    int count = collect(tree, ino, keys, FREE_STEP);
-    for (int i = 0; i < count; i++) {
-        rc = cow_tree_del(tree, keys[i]);
-        if (rc) return rc;
-    }
-    if (count < 0) return count;
-    rc = put_changed(tree, &inode);
-    return rc ? rc : count == (int)FREE_STEP;
-}

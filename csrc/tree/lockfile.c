@@ -5,6 +5,7 @@
  *
  *   byte 0                      the writer's lock
  *   byte 4096 + slot            held by reader number slot
+ *   byte 5120                   held (shared) by readers who may not write this file: keep everything
  *   8 bytes at 8192 + 8 * slot  the generation that this reader sees; blocks released after it are kept
  *
  * A reader takes a slot with generation 0 (keeps everything), reads the superblock, and then stores its generation: so
@@ -18,11 +19,13 @@
 
 #define SLOTS 1024u
 #define SLOT_LOCKS 4096
+#define KEEP_ALL (SLOT_LOCKS + (off_t)SLOTS)
 #define SLOT_VALUES 8192
 
 struct cow_lockfile {
     int fd;
-    bool pinning; /* a slot is ours */
+    bool pinning; /* a slot is ours, or KEEP_ALL */
+    bool keep_all;
     unsigned slot;
 };
 
@@ -38,11 +41,18 @@ static int try_lock(int fd, short type, off_t start)
 int cow_lockfile_open(const char *path, bool readonly, struct cow_lockfile **lockfile_out)
 {
     int fd = open(path, O_RDWR | O_CLOEXEC | O_NOFOLLOW | (readonly ? 0 : O_CREAT), 0644);
-    if (fd < 0 && readonly && (errno == EROFS || errno == EACCES || errno == ENOENT)) {
+    bool keep_all = fd < 0 && readonly && errno == EACCES;
+    if (keep_all) fd = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+    if (fd < 0 && readonly && (errno == EROFS || errno == ENOENT)) {
         *lockfile_out = NULL; /* nobody can write there, or nobody ever did: there is nothing to pin against */
         return 0;
     }
-    if (fd < 0) return cow_fail(errno, "%s", path);
+    if (fd < 0) return cow_fail(errno, "%s (%s)", path, strerror(errno));
+    int pinned = keep_all ? try_lock(fd, F_RDLCK, KEEP_ALL) : 0;
+    if (pinned) {
+        (void)close(fd);
+        return cow_fail(-pinned, "%s", path);
+    }
     if (!readonly) {
         int rc = try_lock(fd, F_WRLCK, 0);
         if (rc) {
@@ -57,6 +67,7 @@ int cow_lockfile_open(const char *path, bool readonly, struct cow_lockfile **loc
         return -ENOMEM;
     }
     lockfile->fd = fd;
+    lockfile->keep_all = lockfile->pinning = keep_all;
     *lockfile_out = lockfile;
     return 0;
 }
@@ -82,14 +93,14 @@ static int take_slot(struct cow_lockfile *lockfile)
 
 int cow_lockfile_pin(struct cow_lockfile *lockfile, uint64_t generation)
 {
-    /* The value must be there before the lock is: a slot's old value would say too much. A slot that is not ours may be
-     * overwritten only by its owner, so take it first and rely on the writer, which treats a slot it cannot read or that
-     * is being set up as generation 0; the store of 0 below and the lock are ordered by the kernel's inode lock. */
+    /* A slot may still have the value of the reader before: an older generation than this reader will see, which keeps
+     * more than is needed until the value is written, never less. */
     if (!lockfile->pinning) {
         int rc = take_slot(lockfile);
         if (rc) return rc;
         lockfile->pinning = true;
     }
+    if (lockfile->keep_all) return 0;
     uint8_t bytes[8];
     cow_store64(bytes, generation);
     ssize_t n = pwrite(lockfile->fd, bytes, sizeof bytes, SLOT_VALUES + 8 * (off_t)lockfile->slot);
@@ -106,6 +117,8 @@ static uint64_t slot_value(const struct cow_lockfile *lockfile, unsigned slot)
 
 uint64_t cow_lockfile_oldest(struct cow_lockfile *lockfile)
 {
+    struct flock all = {.l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = KEEP_ALL, .l_len = 1};
+    if (fcntl(lockfile->fd, F_OFD_GETLK, &all) < 0 || all.l_type != F_UNLCK) return 0;
     uint64_t oldest = UINT64_MAX;
     off_t start = SLOT_LOCKS;
     const off_t end = SLOT_LOCKS + (off_t)SLOTS;

@@ -99,7 +99,7 @@ int cow_tree_del(struct cow_tree *tree, struct cow_key key);
 static inline void cow_tree_settle(struct cow_tree *tree) { tree->mutations = 0; }
 
 /* ---- Inodes, inside a bracket (inodes.c). Reads see what was put. put is cheap (write-back; brought to the
- * B+tree when a generation closes, before fork, diff and cursors: cow_tree_flush_inodes). */
+ * B+tree when a generation closes and before a fork: cow_tree_flush_inodes; diff looks at both). */
 int cow_tree_get_inode(struct cow_tree *tree, uint64_t ino, struct cow_inode *inode_out); /* -ENOENT */
 int cow_tree_put_inode(struct cow_tree *tree, const struct cow_inode *inode);
 int cow_tree_new_inode(struct cow_tree *tree, struct cow_inode *inode); /* gives ino, counts it, puts it */

@@ -16,6 +16,7 @@ from pycow.cli._app import App, usage_error
 from pycow.cli._app import command as _command
 from pycow.cli._describe import image_value
 from pycow.cli._progress import meter
+from pycow.oci.reference import normalize
 
 __all__ = ["command"]
 
@@ -40,7 +41,8 @@ def command(app: App, option: str | None, tag: str | None, file: str | None) -> 
         values = [image_value(image) for image in images]
     lines = []
     for value in values:
-        lines += [f"Loaded image: {name}" for name in value["tags"]] or [f"Loaded image ID: {value['id']}"]
+        names = value["tags"] if tag is None else [normalize(tag)]
+        lines += [f"Loaded image: {name}" for name in names] or [f"Loaded image ID: {value['id']}"]
     app.result(values, *lines)
 
 
