@@ -6,6 +6,7 @@
  * alone: the writers lock is held.
  */
 #include "check/check.h"
+#include "fs/extents.h"
 
 #include <stdlib.h>
 
@@ -37,10 +38,25 @@ static int damaged_node(void *context, struct cow_root at, struct cow_key first,
     return 0;
 }
 
+/* How many of the blocks lie within the file. Those behind its end may be laid out but not written: an import knows the
+ * size of a large file before its content. */
+static uint32_t blocks_within(struct cow_walk *walk, uint64_t ino, uint64_t file_block, uint32_t count)
+{
+    uint8_t bytes[COW_INODE_BYTES];
+    struct cow_inode inode;
+    int64_t length = cow_btree_get(walk->reporter->store->nodes, walk->root, cow_key_make(ino, COW_ITEM_INODE, 0), bytes,
+                                   sizeof bytes);
+    if (length < 0 || cow_inode_decode(ino, bytes, (size_t)length, &inode)) return count; /* reported elsewhere */
+    uint64_t end = cow_blocks_of(inode.size_bytes);
+    if (file_block >= end) return 0;
+    return end - file_block < count ? (uint32_t)(end - file_block) : count;
+}
+
 /* Blocks [at, at + count) of the run; one finding, however many they are. */
 static void damaged_blocks(struct cow_walk *walk, struct cow_key key, const struct cow_run *run, uint32_t at,
                            uint32_t count)
 {
+    if (count > 0) count = blocks_within(walk, key.ino, cow_key_offset(key) + at, count);
     if (count == 0) return;
     cow_finding finding = {.kind = COW_FOUND_DATA, .tree = walk->tree, .ino = key.ino,
                            .file_block = cow_key_offset(key) + at, .address = run->addr + at, .block_count = count};

@@ -4,8 +4,11 @@
 from __future__ import annotations
 
 import errno
+import io
+import os
 import random
 import shutil
+import tarfile
 import threading
 import time
 from collections.abc import Callable
@@ -14,6 +17,7 @@ from pathlib import Path
 import pytest
 
 import pycow
+from pycow._native import NativeStore
 
 BLOCK = 4096
 
@@ -269,3 +273,20 @@ def test_repair_saves_what_is_left_of_a_tree(built: tuple[Path, dict[str, bytes]
                 except (pycow.CorruptError, pycow.NotFoundError):
                     assert report.lost
     assert saved
+
+
+def test_check_during_an_import_is_clean(tmp_path: Path) -> None:
+    """A large file is laid out before its content is written; that is no damage."""
+    data = io.BytesIO()
+    with tarfile.open(fileobj=data, mode="w") as tar:
+        member = tarfile.TarInfo("big")
+        member.size = 6 << 20
+        tar.addfile(member, io.BytesIO(os.urandom(member.size)))
+    store = NativeStore(str(tmp_path / "s"), readonly=False, create=True, commit_interval_ms=0)
+    tree = store.create_tree(temp=True)
+    with tree.untar() as untar:
+        untar.feed(data.getvalue()[: 2 << 20])
+        report, findings = store.check(True)
+        assert report["errors"] == 0, findings
+    tree.close()
+    store.close()
