@@ -41,21 +41,12 @@ static int close_generation(cow_store *store, struct cow_super *super_out)
     return 0;
 }
 
-static int write_super(cow_store *store, const struct cow_super *super)
-{
-    uint8_t block[COW_BLOCK_BYTES];
-    cow_super_encode(super, block);
-    struct cow_dev_file *meta = cow_space_meta_file(store->space);
-    int rc = cow_dev_write(meta, (super->generation % 2) * COW_BLOCK_BYTES, block, sizeof block);
-    return rc ? rc : cow_dev_sync(meta);
-}
-
 static int write_generation(cow_store *store, const struct cow_super *super)
 {
     int rc = cow_nodes_commit_write(store->nodes);
     if (!rc) rc = cow_space_commit_write(store->space);
     if (!rc) rc = cow_space_commit_sync(store->space);
-    if (!rc) rc = write_super(store, super);
+    if (!rc) rc = cow_store_write_super(store, super);
     if (rc) return rc;
     store->super = *super;
     cow_nodes_commit_done(store->nodes);
@@ -67,13 +58,21 @@ static int write_generation(cow_store *store, const struct cow_super *super)
     return 0;
 }
 
-void cow_commits_hold(cow_store *store)
+/* True when the wanted generation became durable while this thread waited; otherwise committing is this thread's. */
+static bool wait_for_commit(cow_store *store, uint64_t wanted)
 {
     pthread_mutex_lock(&store->commit_lock);
-    while (store->committing) pthread_cond_wait(&store->commit_ended, &store->commit_lock);
-    store->committing = true;
+    bool durable = atomic_load(&store->durable_generation) >= wanted;
+    while (!durable && store->committing) {
+        pthread_cond_wait(&store->commit_ended, &store->commit_lock);
+        durable = atomic_load(&store->durable_generation) >= wanted;
+    }
+    if (!durable) store->committing = true;
     pthread_mutex_unlock(&store->commit_lock);
+    return durable;
 }
+
+void cow_commits_hold(cow_store *store) { (void)wait_for_commit(store, UINT64_MAX); /* a generation that never is */ }
 
 void cow_commits_let_go(cow_store *store)
 {
@@ -101,20 +100,6 @@ static int commit_once(cow_store *store)
     if (rc) return cow_store_fail(store, rc, "writing a commit");
     cow_count(&store->commits, 1);
     return 0;
-}
-
-/* True when the wanted generation became durable while this thread waited; otherwise committing is this thread's. */
-static bool wait_for_commit(cow_store *store, uint64_t wanted)
-{
-    pthread_mutex_lock(&store->commit_lock);
-    bool durable = atomic_load(&store->durable_generation) >= wanted;
-    while (!durable && store->committing) {
-        pthread_cond_wait(&store->commit_ended, &store->commit_lock);
-        durable = atomic_load(&store->durable_generation) >= wanted;
-    }
-    if (!durable) store->committing = true;
-    pthread_mutex_unlock(&store->commit_lock);
-    return durable;
 }
 
 /* Waiters share commits: all who came while one was under way are served by the next one, whoever of them takes it. */

@@ -206,17 +206,19 @@ static int init_locks(cow_store *store)
     return -rc;
 }
 
+int cow_store_write_super(cow_store *store, const struct cow_super *super)
+{
+    uint8_t block[COW_BLOCK_BYTES];
+    cow_super_encode(super, block);
+    struct cow_dev_file *meta = cow_space_meta_file(store->space);
+    int rc = cow_dev_write(meta, (super->generation % 2) * COW_BLOCK_BYTES, block, sizeof block);
+    return rc ? rc : cow_dev_sync(meta);
+}
+
 /* A superblock that was read may not be durable yet: the last process can have died between writing and syncing it, and
  * the host's cache still has it. What it released may be reused only when it is, so it is made so before anything else.
  * Written again, because a sync that failed once says nothing. */
-static int settle_super(cow_store *store)
-{
-    uint8_t block[COW_BLOCK_BYTES];
-    cow_super_encode(&store->super, block);
-    struct cow_dev_file *meta = cow_space_meta_file(store->space);
-    int rc = cow_dev_write(meta, (store->super.generation % 2) * COW_BLOCK_BYTES, block, sizeof block);
-    return rc ? rc : cow_dev_sync(meta);
-}
+static int settle_super(cow_store *store) { return cow_store_write_super(store, &store->super); }
 
 void cow_store_reclaim(cow_store *store)
 {
@@ -342,9 +344,7 @@ int cow_store_attach(struct cow_dev *dev, const cow_options *options, struct cow
 
 void cow_store_detach(cow_store *store)
 {
-    cow_table_close(store);
-    if (store->nodes) cow_nodes_close(store->nodes);
-    if (store->space) cow_space_close(store->space);
+    unload(store);
     cow_dev_destroy(store->dev);
     if (store->lockfile) cow_lockfile_close(store->lockfile);
     free(store->transaction.saved);

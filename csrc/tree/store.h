@@ -125,6 +125,7 @@ uint32_t cow_store_next_epoch(cow_store *store);
 /* The superblock is durable: what it does not refer to may be reused, but for what readers of other processes still see.
  * Housekeeping: what fails of it is tried again after the next commit. */
 void cow_store_reclaim(cow_store *store);
+int cow_store_write_super(cow_store *store, const struct cow_super *super); /* into its slot, durably */
 void cow_store_put_space_state(struct cow_super *super, const struct cow_space_state *state);
 
 /* transaction.c. enter/leave bracket every change: the writers lock, unless this thread owns the transaction. */

@@ -23,7 +23,8 @@ bool cow_transaction_undoes(const cow_store *store)
 /* A commit before the next change: too much of the open generation is in memory, or the host is full and it helps. */
 static bool commit_is_due(cow_store *store)
 {
-    return cow_space_wants_commit(store->space) || cow_nodes_dirty(store->nodes) > COW_DIRTY_NODES_MAX || cow_space_dirty_pages(store->space) > COW_DIRTY_PAGES_MAX;
+    return cow_space_wants_commit(store->space) || cow_nodes_dirty(store->nodes) > COW_DIRTY_NODES_MAX ||
+           cow_space_dirty_pages(store->space) > COW_DIRTY_PAGES_MAX;
 }
 
 int cow_writers_enter(cow_store *store)
