@@ -115,7 +115,8 @@ class Catalog:
         """Adds a document; ExistsError when the key is taken."""
         with self._transaction():
             self._touch(kind, key)
-            ino = self._make(kind, _file_name(key), f"{kind.removesuffix('s')} {key}")
+            directory = self._dir(kind) or self._make_dir(kind)
+            ino = self._make(directory, _file_name(key), f"{kind.removesuffix('s')} {key}")
             self._tree.write(ino, 0, self._dump(document))
 
     def put(self, kind: str, key: str, document: Document) -> None:
@@ -123,9 +124,9 @@ class Catalog:
         with self._transaction():
             self._touch(kind, key)
             name = f"{_TEMP}{next(self._temp)}".encode()
-            ino = self._make(kind, name, "temporary document")
+            directory = self._dir(kind) or self._make_dir(kind)
+            ino = self._make(directory, name, "temporary document")
             self._tree.write(ino, 0, self._dump(document))
-            directory = self._dir(kind) or ROOT_INO
             self._tree.rename(directory, name, directory, _file_name(key))
 
     def delete(self, kind: str, key: str) -> None:
@@ -173,10 +174,7 @@ class Catalog:
             self._dirs[kind] = ino
         return ino
 
-    def _make(self, kind: str, name: bytes, what: str) -> int:
-        directory = self._dir(kind)
-        if directory is None:
-            directory = self._make_dir(kind)
+    def _make(self, directory: int, name: bytes, what: str) -> int:
         try:
             return self._tree.make(directory, name, _FILE_MODE)
         except FileExistsError:
