@@ -11,19 +11,10 @@ from typing import Any
 import pytest
 
 from pycow._native import NativeStore, Tree
+from pycow.bench.works.growth import fill
 
 ENTRIES = int(os.environ.get("PYCOW_BENCH_ENTRIES", "1000000"))
 S_IFREG, S_IFDIR = 0o100644, 0o040755
-
-
-def fill(tree: Tree, entries: int) -> None:
-    """Empty files, 1,000 to a directory."""
-    made = 0
-    while made < entries:
-        folder = tree.make(1, f"d{made // 1000}", S_IFDIR)
-        for i in range(min(1000, entries - made)):
-            tree.make(folder, f"file-{i}", S_IFREG)
-        made += 1000
 
 
 @pytest.fixture(scope="module")

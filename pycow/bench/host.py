@@ -23,6 +23,18 @@ from pycow.bench.subject import BLOCK, Blocks, Box, Open, Subject, Unsupported
 __all__ = ["HostBox", "HostFile", "HostSubject", "copy_tree", "fill_base"]
 
 
+def walk(root: str) -> int:
+    """Lists and stats everything below a folder; how many entries there are."""
+    found, folders = 0, [root]
+    while folders:
+        with os.scandir(folders.pop()) as entries:
+            for entry in entries:
+                found += 1
+                if stat.S_ISDIR(entry.stat(follow_symlinks=False).st_mode):
+                    folders.append(entry.path)
+    return found
+
+
 class HostFile(Open):
     def __init__(self, path: str, flags: int = os.O_RDWR) -> None:
         self.fd = os.open(path, flags | os.O_CLOEXEC, 0o644)
@@ -111,14 +123,7 @@ class HostBox(Box):
         return len(os.listdir(self.at(path)))
 
     def walk(self) -> int:
-        found, folders = 0, [self.root]
-        while folders:
-            with os.scandir(folders.pop()) as entries:
-                for entry in entries:
-                    found += 1
-                    if stat.S_ISDIR(entry.stat(follow_symlinks=False).st_mode):
-                        folders.append(entry.path)
-        return found
+        return walk(self.root)
 
     def read_all(self, path: str) -> int:
         total, folders = 0, [self.at(path)]

@@ -12,14 +12,13 @@ import contextlib
 import fcntl
 import os
 import shutil
-import stat
 import struct
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from pycow.bench.host import HostBox, HostSubject, copy_tree
+from pycow.bench.host import HostBox, HostSubject, copy_tree, walk
 from pycow.bench.mounts import Workshop, find_program, is_root, mount, unmount
 from pycow.bench.subject import Box, Subject, Unsupported
 
@@ -110,14 +109,7 @@ class _OverlayBox(HostBox):
 
     def changes(self) -> int:
         """The upper directory has what changed; names alone, as `docker diff` needs them."""
-        found, folders = 0, [f"{self._box}/upper"]
-        while folders:
-            with os.scandir(folders.pop()) as entries:
-                for entry in entries:
-                    found += 1
-                    if stat.S_ISDIR(entry.stat(follow_symlinks=False).st_mode):
-                        folders.append(entry.path)
-        return found
+        return walk(f"{self._box}/upper")
 
 
 class FuseOverlay(Overlay):

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from pycow._native import NativeStore, Tree
+from pycow._native import NativeStore
+from pycow.bench.works.growth import fill
 from pycow.fs import FileSystem
 
 S_IFREG, S_IFDIR = 0o100644, 0o040755
@@ -23,16 +24,6 @@ def native(tmp_path: Path) -> Iterator[NativeStore]:
     store = NativeStore(str(tmp_path / "s"), readonly=False, create=True, commit_interval_ms=0)
     yield store
     store.close()
-
-
-def fill(tree: Tree, entries: int) -> None:
-    """Empty files, 1,000 to a directory."""
-    made = 0
-    while made < entries:
-        folder = tree.make(1, f"d{made // 1000}", S_IFDIR)
-        for i in range(min(1000, entries - made)):
-            tree.make(folder, f"file-{i}", S_IFREG)
-        made += 1000
 
 
 def delta(store: NativeStore, before: dict[str, int]) -> dict[str, int]:
